@@ -1,0 +1,42 @@
+# The commands of the template's repository; `make` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# uv from this machine, or a copy of the pinned version that pip puts beside the repository.
+UV_VERSION := $(shell sed -n 's/^uv: "\(.*\)"$$/\1/p' extensions/versions.yml)
+UV := $(or $(shell command -v uv),$(CURDIR)/.uv/bin/uv)
+export PATH := $(dir $(UV)):$(PATH)
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: $(UV) ## Render the default answers into demo/my-service and start the service
+	tests/rig/demo
+
+.PHONY: test
+test: $(UV) ## Run all tests; where no engine answers, with one that is started and stopped for them
+	tests/rig/rig run uv run pytest
+
+.PHONY: lint
+lint: $(UV) ## Check style and types of the tests
+	uv run ruff check
+	uv run ruff format --check
+	uv run mypy
+	uv run shellcheck tests/rig/rig tests/rig/demo
+
+.PHONY: rig
+rig: ## Make a container engine, base images and a registry available
+	tests/rig/rig up
+
+.PHONY: rig-down
+rig-down: ## Stop what `make rig` started
+	tests/rig/rig down
+
+$(CURDIR)/.uv/bin/uv:
+	@echo "uv is not installed; getting $(UV_VERSION) into .uv/" >&2
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet uv==$(UV_VERSION)

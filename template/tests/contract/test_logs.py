@@ -1,0 +1,24 @@
+"""That every line is one JSON object is checked of each container, in container.py. Kept by the template."""
+
+import pytest
+
+from .container import docker, serving
+
+
+@pytest.mark.parametrize("level", ["info", "DEBUG"])
+def test_whatever_happens_is_logged_as_json_and_without_secrets(probe: str, level: str) -> None:
+    with serving(probe, {"LOG_LEVEL": level, "DATABASE_PASSWORD": "hunter2", "DRAIN_SECONDS": "0"}) as container:
+        assert container.ask("/contract/fail?token=hunter2").status == 500
+        assert container.ask("/nowhere", Authorization="Bearer hunter2").status == 404
+        assert container.ask("/contract/sleep/long").status == 422
+        assert container.ask("/contract/pid", X_Request_ID='"}\t{"').status == 200
+        pid = container.ask("/contract/pid").json()
+        docker("exec", container.id, "python", "-c", f"import os; os.kill({pid}, 9)")
+        container.wait_until_serving()
+        container.stop()
+
+        exceptions = [line["exception"] for line in container.log() if "exception" in line]
+        for origin in ["", " of the task", " of the thread", " of the destructor"]:
+            assert any(f"RuntimeError: first line{origin}\nsecond line" in exception for exception in exceptions)
+        assert any("Listening at" in event for event in container.events())
+        assert "hunter2" not in "".join(container.output())

@@ -1,0 +1,48 @@
+"""Kept by the template."""
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .container import docker, started
+from .task import CPUS, ENVIRONMENT, MEMORY
+
+SMALLEST = (0.25, 512, "1")  # the smallest task that Fargate offers, and the workers for it
+OWN = (CPUS, MEMORY, ENVIRONMENT["WEB_CONCURRENCY"])
+
+
+@pytest.mark.parametrize(("cpus", "memory", "workers"), [SMALLEST, OWN], ids=["smallest", "own"])
+def test_a_task_is_healthy_within_the_start_period(
+    image: str, tell: Callable[[str], None], cpus: float, memory: int, workers: str
+) -> None:
+    check = json.loads(docker("inspect", image))[0]["Config"]["Healthcheck"]
+    start_period = check["StartPeriod"] / 1e9
+    begun = time.monotonic()
+    with started(image, {"WEB_CONCURRENCY": workers}, cpus=cpus, memory=memory) as container:
+        while container.state()["Health"]["Status"] != "healthy":
+            assert time.monotonic() - begun < start_period
+            time.sleep(0.1)
+        took = time.monotonic() - begun
+        tell(f"healthy after {took:.1f} s with {cpus:g} vCPU, {memory} MiB, {workers} workers")
+        assert container.state()["Health"]["FailingStreak"] == 0
+
+
+def test_a_wrong_setting_ends_the_start_with_the_reason_and_without_the_value(image: str) -> None:
+    with started(image, {"LOG_LEVEL": "hunter2"}) as container:
+        assert container.wait_until_exited(timeout=10) == 1
+        assert "log_level" in container.log()[-1]["reason"]
+        assert "hunter2" not in "".join(container.output()).lower()
+
+
+def test_an_exception_in_the_lifespan_ends_the_start_with_the_reason(probe: str) -> None:
+    with started(probe, {"CONTRACT_FAILURE": "lifespan"}) as container:
+        assert container.wait_until_exited(timeout=10) == 3
+        assert "ConnectionError: no database" in container.log()[-1]["event"]
+
+
+def test_an_exception_at_import_ends_the_start_with_the_reason(broken: str) -> None:
+    with started(broken) as container:
+        assert container.wait_until_exited(timeout=10) == 1
+        assert "RuntimeError: no model" in container.log()[-1]["exception"]

@@ -1,0 +1,86 @@
+"""Fixtures for all tests: the template as it is on disk, what it renders, and a summary by folder."""
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.project import ANSWERS, COMPUTED, QUESTIONS, ROOT, run
+
+Render = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the settings of whoever runs the tests out of them."""
+    home = tmp_path_factory.mktemp("configuration")
+    (home / "copier.yml").write_text("{}\n")
+    (home / "gitconfig").write_text("[user]\nname = Ada\nemail = ada@example.com\n[init]\ndefaultBranch = main\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COPIER_SETTINGS_PATH", str(home / "copier.yml"))
+        patch.setenv("GIT_CONFIG_GLOBAL", str(home / "gitconfig"))
+        patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+        yield
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of this repository whose newest version, v9999.0.0, is the working tree, changes and all."""
+    clone = tmp_path_factory.mktemp("template") / "copier-fastapi-ecs"
+    run("git", "clone", "--quiet", ROOT, clone)
+    run("git", f"--git-dir={clone / '.git'}", f"--work-tree={ROOT}", "add", "--all")
+    run("git", "commit", "--quiet", "--allow-empty", "--message", "Under test", cwd=clone)
+    run("git", "reset", "--quiet", "--hard", cwd=clone)
+    run("git", "tag", "v9999.0.0", cwd=clone)
+    return clone
+
+
+@pytest.fixture(scope="session")
+def render(copie_session: Any, template: Path) -> Render:
+    """Return a function that renders answers into a new directory."""
+
+    def render(**answers: Any) -> Path:
+        unknown = answers.keys() - (QUESTIONS.keys() - COMPUTED)
+        assert not unknown, f"no question is called {unknown}"
+        result = copie_session.copy(extra_answers=answers, template_dir=template)
+        assert result.exit_code == 0, result.exception
+        return Path(result.project_dir)
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def default(render: Render) -> Path:
+    """The repository of the default answers; tests only read it."""
+    return render()
+
+
+@pytest.fixture(scope="session", params=ANSWERS)
+def rendered(request: pytest.FixtureRequest, render: Render) -> Path:
+    """The repository of one of the answer sets; tests only read it."""
+    return render(**ANSWERS[request.param])
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """Skip where no container engine answers; with CONTAINER_TESTS=required, fail."""
+    if subprocess.run(["docker", "info"], capture_output=True).returncode:
+        reason = "no container engine answers"
+        if os.environ.get("CONTAINER_TESTS") == "required":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests ran in which folder."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            counts[Path(report.nodeid.partition("::")[0]).parent.as_posix(), outcome] += 1
+    for folder in sorted({folder for folder, _ in counts}):
+        outcomes = ", ".join(f"{n} {outcome}" for (where, outcome), n in counts.items() if where == folder)
+        terminalreporter.write_line(f"{folder}: {outcomes}")

@@ -1,0 +1,66 @@
+"""The template under test: where it is, what it asks, how a command is run."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+COPIER_YML: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
+QUESTIONS: dict[str, dict[str, Any]] = {name: spec for name, spec in COPIER_YML.items() if name[0] != "_"}
+COMPUTED = {name for name, spec in QUESTIONS.items() if spec.get("when") is False}
+
+# Answer sets that between them take every value of every choice that changes what is rendered.
+ANSWERS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "short": {
+        "service_name": "svc",
+        "python_version": "3.11",
+        "cpu": 256,
+        "memory": 512,
+        "workers": 1,
+        "deploy": "none",
+        "port": 9000,
+        "health_path": "/healthz",
+    },
+    "long": {
+        "service_name": "an-extraordinarily-long-name-for-service",
+        "description": "It's 100 % {{ fine }}, <b>`$(really)`</b>: # {% raw %} & \"no".replace('"', "") + " quotes" * 4,
+        "pack": "the-team-with-the-long-name-of-forty-ch",
+        "python_version": "3.15",
+        "workers": 8,
+        "cpu": 16384,
+        "memory": 122880,
+        "architecture": "arm64",
+        "aws_account_id": "012345670123",
+        "aws_region": "cn-north-1",
+        "port": 65535,
+        "health_path": "/internal/health_check/v1",
+        "min_tasks": 3,
+        "max_tasks": 3,
+        "trusted_proxies": "172.16.0.0/12",
+        "log_retention_days": 3653,
+        "base_image_registry": "public.ecr.aws/docker/library",
+        "uv_image_registry": "registry.example.com:5000/mirror/astral-sh",
+    },
+    "middle": {"service_name": "orders-2", "python_version": "3.13", "workers": 2, "cpu": 2048},
+    "old": {"python_version": "3.12", "cpu": 512},
+}
+
+
+def run(*command: str | Path, cwd: Path = ROOT, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command and return what it printed, stderr with stdout; a failure raises with its output."""
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(map(str, command))} exited with {done.returncode}:\n{done.stdout}")
+    return done
+
+
+def tree(root: Path) -> dict[str, str]:
+    """Return every file below `root` but Git's: its path and its text."""
+    files = (path for path in root.rglob("*") if path.is_file() and ".git" not in path.relative_to(root).parts)
+    return {path.relative_to(root).as_posix(): path.read_text() for path in sorted(files)}

@@ -1,0 +1,54 @@
+"""What `copier copy` promises before anything is built."""
+
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import Render
+from tests.project import COPIER_YML, QUESTIONS, run, tree
+
+SETTINGS = {"subdirectory", "min_copier_version", "envops", "skip_if_exists", "exclude"} | {
+    f"message_{when}_{what}" for when in ("before", "after") for what in ("copy", "update")
+}
+KEYS = {"type", "help", "default", "choices", "validator", "ask", "when"}
+
+
+def test_copy_needs_nothing_but_copier_and_no_trust(template: Path, tmp_path: Path) -> None:
+    copier = ("uvx", "--isolated", "copier@9.19.1", "copy", "--defaults", "--vcs-ref", "v9999.0.0", template)
+    printed = run(*copier, tmp_path / "first").stdout
+    assert f'cd "{tmp_path / "first"}"' in printed
+    run(*copier, tmp_path / "second")
+    assert tree(tmp_path / "first") == tree(tmp_path / "second")
+
+
+def test_answers_are_recorded_and_computed_values_are_not(default: Path) -> None:
+    recorded = yaml.safe_load((default / ".copier-answers.yml").read_text())
+    asked = {name for name, spec in QUESTIONS.items() if spec.get("when") is not False}
+    assert recorded.keys() - {"_commit", "_src_path"} == asked
+    assert recorded["aws_account_id"] == "123456789012"
+
+
+def test_an_account_with_leading_zeros_keeps_them(render: Render) -> None:
+    recorded = yaml.safe_load((render(aws_account_id="012345670123") / ".copier-answers.yml").read_text())
+    assert recorded["aws_account_id"] == "012345670123"
+
+
+def test_copier_yml_has_no_key_that_copier_would_ignore() -> None:
+    assert {name[1:] for name in COPIER_YML if name[0] == "_"} <= SETTINGS
+    for name, spec in QUESTIONS.items():
+        assert spec.keys() <= KEYS, name
+
+
+def test_every_question_says_what_it_asks_and_what_it_changes() -> None:
+    for name, spec in QUESTIONS.items():
+        assert {"type", "default"} <= spec.keys(), name
+        if spec.get("when") is not False:
+            question, effect = spec["help"].strip().split("\n")
+            assert question.endswith("?"), name
+            assert effect.endswith("."), name
+            assert max(len(question), len(effect)) < 80, name
+
+
+def test_at_most_eight_questions_are_asked() -> None:
+    asked = [name for name, spec in QUESTIONS.items() if spec.get("when", True) and spec.get("ask", True)]
+    assert len(asked) == 8
