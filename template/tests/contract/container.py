@@ -13,8 +13,12 @@ from typing import Any
 
 from .task import CPUS, ENVIRONMENT, HEALTH_PATH, MEMORY, PLATFORM, PORT, STOP_TIMEOUT
 
+NOT_SERVING = (OSError, HTTPException, RuntimeError)  # RuntimeError: it has ended, so no port is published
+
 # Yours, if the service does not start without: one NAME=VALUE a line.
 OWN_ENVIRONMENT = Path(__file__).parents[1] / "contract.env"
+
+UNANSWERED = (OSError, HTTPException)  # what a client raises that gets no whole answer
 
 
 def docker(*arguments: str, stdin: str | None = None) -> str:
@@ -52,7 +56,7 @@ def ask(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Send a request on a connection and return the response; raise OSError or HTTPException if none comes."""
+    """Send a request on a connection and return the response; raise one of UNANSWERED if none comes."""
     connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return Response(response.status, response.headers, response.read())
@@ -92,7 +96,7 @@ class Container:
             try:
                 if self.ask(HEALTH_PATH).status == 200:
                     return
-            except (OSError, HTTPException, RuntimeError):  # RuntimeError: it has ended, so no port is published
+            except (*UNANSWERED, RuntimeError):  # RuntimeError: it has ended, so no port is published
                 if self.state()["Status"] == "exited":
                     break
             time.sleep(0.1)

@@ -1,11 +1,11 @@
 """Clients that keep a service busy, and count. Kept by the template."""
 
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
-from .container import Container, ask
+from .container import UNANSWERED, Container, ask
 
 PATH = "/contract/sleep/0.01"
 PAUSE = 0.03  # seconds between two requests of a client
@@ -35,7 +35,7 @@ class Load:
         self.sent += 1
         try:
             response = ask(connection, path)
-        except (OSError, HTTPException) as error:
+        except UNANSWERED as error:
             self.lost.append(f"{path}: {error!r}")
             connection.close()
             return

@@ -2,6 +2,7 @@
 
 import logging.config
 import sys
+import threading
 from types import TracebackType
 from typing import Any
 
@@ -79,7 +80,7 @@ def _config(level: str, service: dict[str, str]) -> dict[str, Any]:
 
 
 def configure(level: str, **service: str) -> dict[str, Any]:
-    """Send every log record of this process, and the exception that ends it, to stdout.
+    """Send every log record of this process, and every exception that nothing catches, to stdout.
 
     `level` is a name such as "INFO"; `service` are fields that every line carries, such as `version="1.2.3"`.
     Returns the dictionary given to `logging.config`, for a server that configures logging itself.
@@ -88,11 +89,11 @@ def configure(level: str, **service: str) -> dict[str, Any]:
     logging.config.dictConfig(settings)
     logging.captureWarnings(True)
 
-    def log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    def log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
         if issubclass(kind, Exception):
             structlog.get_logger().critical("uncaught exception", exc_info=(kind, error, traceback))
-        else:
-            sys.__excepthook__(kind, error, traceback)
 
     sys.excepthook = log_uncaught
+    threading.excepthook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    sys.unraisablehook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     return settings
