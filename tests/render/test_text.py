@@ -8,8 +8,11 @@ import yaml
 
 from tests.project import run, tree
 
-LEFTOVERS = re.compile(r"\{%|%\}|\{#|#\}|(?<!\$)\{\{|\b_copier_conf\b", re.MULTILINE)
+LEFTOVERS = re.compile(r"\{%|%\}|\{#|#\}|(?<!\$)\{\{(?!\.|json )|\b_copier_conf\b", re.MULTILINE)
 PYTHONISMS = re.compile(r"\b(True|False|None)\b")
+
+
+# What is a template of another program is none of ours: ${{ }} of GitHub, {{.Field}} and {{json .}} of Docker.
 
 
 def text_files(rendered: Path) -> dict[str, str]:

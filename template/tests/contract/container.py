@@ -89,7 +89,7 @@ class Container:
         finally:
             connection.close()
 
-    def wait_until_serving(self, timeout: float = 30) -> None:
+    def wait_until_serving(self, timeout: float = 60) -> None:
         """Return when the health endpoint answers 200; raise if it does not in time."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:

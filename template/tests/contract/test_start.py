@@ -31,18 +31,18 @@ def test_a_task_is_healthy_within_the_start_period(
 
 def test_a_wrong_setting_ends_the_start_with_the_reason_and_without_the_value(image: str) -> None:
     with started(image, {"LOG_LEVEL": "hunter2"}) as container:
-        assert container.wait_until_exited(timeout=10) == 1
+        assert container.wait_until_exited(timeout=30) == 1
         assert "log_level" in container.log()[-1]["reason"]
         assert "hunter2" not in "".join(container.output()).lower()
 
 
 def test_an_exception_in_the_lifespan_ends_the_start_with_the_reason(probe: str) -> None:
     with started(probe, {"CONTRACT_FAILURE": "lifespan"}) as container:
-        assert container.wait_until_exited(timeout=10) == 3
+        assert container.wait_until_exited(timeout=30) == 3
         assert "ConnectionError: no database" in container.log()[-1]["event"]
 
 
 def test_an_exception_at_import_ends_the_start_with_the_reason(broken: str) -> None:
     with started(broken) as container:
-        assert container.wait_until_exited(timeout=10) == 1
+        assert container.wait_until_exited(timeout=30) == 1
         assert "RuntimeError: no model" in container.log()[-1]["exception"]

@@ -78,7 +78,7 @@ def test_no_request_is_lost_when_a_task_stops(probe: str, tell: Callable[[str], 
 
 def wait_for_drain(container: Container) -> None:
     """Return when the health endpoint turns the load balancer away."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while (response := container.ask(HEALTH_PATH)).status == 200:
         assert time.monotonic() < end
     assert response.status == 503
@@ -98,7 +98,7 @@ def test_a_request_longer_than_the_budget_is_answered_with_an_error(probe: str) 
     with serving(probe, budget) as container, ThreadPoolExecutor(16) as pool:
         requests = [pool.submit(container.ask, f"/contract/{kind}/60") for kind in ["sleep", "work"] * 4]
         time.sleep(0.5)
-        assert 3 < container.stop() < 9
+        assert 3 < container.stop() < STOP_TIMEOUT
         for request in requests:
             response = request.result()
             assert response.status == 503
@@ -112,7 +112,7 @@ def test_an_idle_connection_does_not_delay_the_stop(probe: str) -> None:
     with serving(probe, {"DRAIN_SECONDS": "0"}) as container:
         connection = container.connect()
         assert ask(connection, "/contract/pid").headers["Connection"] != "close"
-        assert container.stop() < 3
+        assert container.stop() < 10  # not the whole of the graceful timeout
         connection.close()
         assert container.state()["ExitCode"] == 0
 
@@ -121,6 +121,6 @@ def test_an_unreachable_telemetry_collector_does_not_delay_the_stop_beyond_the_b
     telemetry = {"FASTAPI_OTEL_AUTO_CONFIGURE": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://192.0.2.1:4318"}
     with serving(probe, {"DRAIN_SECONDS": "0", **telemetry}) as container:
         assert container.ask("/contract/pid").status == 200
-        assert container.stop() < 10
+        assert container.stop() < STOP_TIMEOUT
         assert container.state()["ExitCode"] == 0
         assert "stopped" in container.events()

@@ -94,6 +94,9 @@ def configure(level: str, **service: str) -> dict[str, Any]:
             structlog.get_logger().critical("uncaught exception", exc_info=(kind, error, traceback))
 
     sys.excepthook = log_uncaught
-    threading.excepthook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
-    sys.unraisablehook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    # Only in place of Python's own: pytest has others, which fail the test.
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     return settings
