@@ -67,18 +67,12 @@ def test_only_what_is_needed_is_in_the_image(default_repository: Path, start: St
     listing = ["/" + path.rstrip("/") for path in container.files()]
     ours = [path for path in listing if path.startswith("/app/") and not path.startswith("/app/.venv/")]
     assert {Path(path).parts[2] for path in ours} == {".venv", "gunicorn.conf.py", "src"}
-    unwanted = {
-        "uv",
-        "uvx",
-        "gcc",
-        "cc",
-        "secret.pem",
-        "tls.key",
-        "Dockerfile",
-        ".env",
-        "video.bin",
-        "main.pyc",
+    tools = {
+        f"{folder}/{tool}" for folder in ("/bin", "/usr/bin", "/usr/local/bin") for tool in ("uv", "uvx", "gcc", "cc")
     }
+    assert not tools & set(listing)
+    unwanted = {"secret.pem", "tls.key", "Dockerfile", ".env", "video.bin", "main.pyc"}
+    assert [path for path in listing if Path(path).name in unwanted] == []
     assert not [path for path in listing if re.search(r"/\.git(/|$)|/\.cache/(uv|pip)|^/app/(tests|pyproject)", path)]
     assert container.execute("sh", "-c", "find /app -writable") == ""
     assert container.inspect("{{.Config.User}}") == "1000:1000"

@@ -121,6 +121,6 @@ def test_an_unreachable_telemetry_collector_does_not_delay_the_stop_beyond_the_b
     telemetry = {"FASTAPI_OTEL_AUTO_CONFIGURE": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://192.0.2.1:4318"}
     with serving(probe, {"DRAIN_SECONDS": "0", **telemetry}) as container:
         assert container.ask("/contract/pid").status == 200
-        assert container.stop() < STOP_TIMEOUT
+        assert container.stop() < 10  # not the ten seconds and more of the exporter's own timeout
         assert container.state()["ExitCode"] == 0
         assert "stopped" in container.events()

@@ -1,0 +1,172 @@
+"""The development loop: up, edit, break, repair, down; and what is said when it cannot start."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Render
+from tests.project import run
+
+PORT = 8123
+
+
+@pytest.fixture(scope="module")
+def repository(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A rendered repository in a directory with a space in its name, owned by an ordinary user."""
+    repository = tmp_path_factory.mktemp("a b") / "dev loop"
+    shutil.copytree(render(port=PORT), repository)
+    yield repository
+    run("docker", "compose", "down", "--rmi", "local", cwd=repository)
+
+
+@pytest.fixture
+def up(repository: Path) -> Iterator[Path]:
+    """The same, started."""
+    run("make", "up", cwd=repository)
+    yield repository
+    run("make", "down", cwd=repository)
+
+
+def answer(path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}{path}", timeout=5) as response:
+        return str(response.read().decode())
+
+
+def wait_until(is_true: Callable[[], bool], seconds: float = 30) -> None:
+    """Return when it is true; an answer that does not come counts as false."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if is_true():
+                return
+        except (OSError, urllib.error.URLError):
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_change_a_mistake_and_its_repair_each_show_at_once(up: Path) -> None:
+    route = up / "src/my_service/routers/hello.py"
+    before = route.read_text()
+    assert answer("/hello/Ada") == '{"message":"Hello, Ada!"}'
+    route.write_text(before.replace("{name}!", "{name}?"))
+    wait_until(lambda: "Ada?" in answer("/hello/Ada"))
+    route.write_text(before + "\ndef broken(:\n")
+    wait_until(lambda: "SyntaxError" in run("docker", "compose", "logs", cwd=up).stdout)
+    route.write_text(before)
+    wait_until(lambda: "Ada!" in answer("/hello/Ada"))
+    assert run("docker", "compose", "ps", "--quiet", cwd=up).stdout.count("\n") == 1
+
+
+def test_compose_files_are_valid(repository: Path) -> None:
+    run("docker", "compose", "config", "--quiet", cwd=repository)
+    both = ("--file", "compose.yaml", "--file", ".devcontainer/compose.yaml")
+    run("docker", "compose", *both, "config", "--quiet", cwd=repository)
+
+
+def test_plain_compose_starts_it_too(repository: Path) -> None:
+    run("docker", "compose", "up", "--detach", "--wait", cwd=repository)
+    assert answer("/health") == '{"status":"healthy"}'
+    run("docker", "compose", "down", cwd=repository)
+
+
+def test_a_settings_file_and_an_override_of_the_users_are_honoured(repository: Path) -> None:
+    (repository / ".env").write_text("GREETING=Bonjour\n")
+    (repository / "compose.override.yaml").write_text("services:\n  api:\n    environment:\n      ENVIRONMENT: stage\n")
+    run("make", "up", cwd=repository)
+    assert "Bonjour" in answer("/hello/Ada")
+    assert '"environment":"stage"' in answer("/health/version")
+    run("make", "down", cwd=repository)
+    (repository / ".env").unlink()
+    (repository / "compose.override.yaml").unlink()
+
+
+def test_a_taken_port_is_one_line(repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", PORT)):
+        failed = run("make", "up", cwd=repository, check=False)
+    said = [line for line in failed.stdout.splitlines() if not line.startswith("make")]
+    assert failed.returncode != 0
+    assert len(said) == 1
+    assert said[0].startswith(f"Port {PORT} is taken")
+
+
+def test_a_missing_engine_is_one_line(repository: Path) -> None:
+    failed = run("make", "up", cwd=repository, check=False, DOCKER_HOST="tcp://127.0.0.1:1")
+    said = [line for line in failed.stdout.splitlines() if not line.startswith("make")]
+    assert failed.returncode != 0
+    assert said == ["No container engine answers: start Docker and try again."]
+
+
+@pytest.mark.parametrize("user", [1000, 1001])
+def test_no_file_of_another_owner_is_left_behind(repository: Path, tmp_path: Path, user: int) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can act as other users")
+    mine = tmp_path / "mine"
+    shutil.copytree(repository, mine, ignore=shutil.ignore_patterns("uv.lock", ".*cache", "__pycache__"))
+    (mine / ".venv").mkdir()
+    run("chown", "--recursive", f"{user}:{user}", tmp_path)
+    # The engine is root's here, so the commands that `make` would run for this user are run for it.
+    as_user = (
+        "docker",
+        "compose",
+        "run",
+        "--rm",
+        "--build",
+        "--no-deps",
+        "-T",
+        f"--user={user}:{user}",
+        "-v",
+        f"{mine}:/app",
+    )
+    run(*as_user, "api", "uv", "lock", cwd=mine, UID=str(user), GID=str(user))
+    run(*as_user, "api", "pytest", cwd=mine, UID=str(user), GID=str(user))
+    owners = {path.lstat().st_uid for path in mine.rglob("*")}
+    assert owners == {user}
+    assert (mine / "uv.lock").exists()
+    assert list((mine / ".venv").iterdir()) == []
+    run("docker", "compose", "down", "--rmi", "local", cwd=mine)
+
+
+@pytest.mark.parametrize(
+    ("target", "file", "mistake"),
+    [
+        ("test", "src/my_service/routers/hello.py", ('}, {name}!"', '}, {name}?"')),
+        ("lint", "src/my_service/routers/hello.py", ("-> Hello:", "-> int:")),
+        ("lint", "src/my_service/main.py", ("app = create_app(", "app  =  create_app(")),
+        ("conflicts", "README.md", ("# my-service", "<<<<<<< before updating\n# my-service")),
+    ],
+)
+def test_a_mistake_makes_the_checks_fail(
+    default_repository: Path, target: str, file: str, mistake: tuple[str, str]
+) -> None:
+    path = default_repository / file
+    before = path.read_text()
+    run("git", "init", "--quiet", cwd=default_repository)
+    run("git", "add", "--all", cwd=default_repository)
+    run("make", target, cwd=default_repository)
+    assert mistake[0] in before
+    path.write_text(before.replace(*mistake))
+    failed = run("make", target, cwd=default_repository, check=False)
+    path.write_text(before)
+    assert failed.returncode != 0
+
+
+def test_the_commands_of_the_rendered_readme_work_as_written(render: Render, tmp_path: Path) -> None:
+    repository = tmp_path / "readme"
+    shutil.copytree(render(port=8124), repository)
+    blocks = re.findall(r"^```shell\n(.*?)^```$", (repository / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert commands[0] == "make up"
+    for command in commands:
+        if command not in ("make contract", "uvx copier update"):  # they have tests of their own
+            run("bash", "-c", command.replace("curl ", "curl --fail "), cwd=repository)
+    subprocess.run(["docker", "compose", "down", "--rmi", "local"], cwd=repository, capture_output=True)
