@@ -1,11 +1,13 @@
 """What `copier copy` promises before anything is built."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import yaml
 
 from tests.conftest import Render
-from tests.project import COPIER_YML, QUESTIONS, run, tree
+from tests.project import COPIER_YML, QUESTIONS, ROOT, run, tree
 
 SETTINGS = {"subdirectory", "min_copier_version", "envops", "skip_if_exists", "exclude"} | {
     f"message_{when}_{what}" for when in ("before", "after") for what in ("copy", "update")
@@ -52,3 +54,15 @@ def test_every_question_says_what_it_asks_and_what_it_changes() -> None:
 def test_at_most_eight_questions_are_asked() -> None:
     asked = [name for name, spec in QUESTIONS.items() if spec.get("when", True) and spec.get("ask", True)]
     assert len(asked) == 8
+
+
+def test_the_version_is_one() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"Version {version};" in (ROOT / "README.md").read_text()
+    assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
+
+
+def test_the_readme_lists_every_question_and_knob() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name, spec in QUESTIONS.items():
+        assert (f"`{name}`" in readme) == (spec.get("when") is not False), name

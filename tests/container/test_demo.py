@@ -1,0 +1,50 @@
+"""The README's first command, with a container engine and without one."""
+
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+from tests.project import run
+
+HEALTH = "http://127.0.0.1:8000/health"
+
+
+def is_healthy() -> bool:
+    try:
+        with urllib.request.urlopen(HEALTH, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def test_the_demo_ends_with_a_healthy_service(template: Path) -> None:
+    assert not is_healthy(), "another program answers on port 8000"
+    printed = run("make", "demo", cwd=template).stdout
+    assert f"The service is healthy: {HEALTH}" in printed
+    assert is_healthy()
+    run("make", "-C", "demo/my-service", "down", cwd=template)
+
+
+def test_the_demo_runs_without_an_engine_until_it_is_interrupted(template: Path) -> None:
+    demo = subprocess.Popen(
+        ["make", "demo"],
+        cwd=template,
+        env=os.environ | {"DOCKER_HOST": "tcp://127.0.0.1:1"},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not is_healthy() and time.monotonic() < deadline and demo.poll() is None:
+        time.sleep(0.2)
+    healthy = is_healthy()
+    time.sleep(2)  # the demo looks five times a second
+    os.killpg(demo.pid, signal.SIGINT)
+    printed, _ = demo.communicate(timeout=60)
+    assert healthy, printed
+    assert f"The service is healthy: {HEALTH}" in printed
+    assert not is_healthy()
