@@ -21,6 +21,10 @@ demo: $(UV) ## Render the default answers into demo/my-service and start the ser
 test: $(UV) ## Run all tests; where no engine answers, with one that is started and stopped for them
 	tests/rig/rig run uv run pytest
 
+.PHONY: fuzz
+fuzz: $(UV) ## Try N random answer sets: make fuzz N=5000
+	tests/rig/rig run env FUZZ_EXAMPLES=$(or $(N),500) uv run pytest -rP tests/fuzz
+
 .PHONY: lint
 lint: $(UV) ## Check style and types of the tests
 	uv run ruff check

@@ -8,6 +8,9 @@ import yaml
 
 from tests.project import run, tree
 
+YAML_RULES = (
+    "{extends: default, rules: {line-length: {max: 140}, document-start: disable, truthy: {check-keys: false}}}"
+)
 LEFTOVERS = re.compile(r"\{%|%\}|\{#|#\}|(?<!\$)\{\{(?!\.|json )|\b_copier_conf\b", re.MULTILINE)
 PYTHONISMS = re.compile(r"\b(True|False|None)\b")
 
@@ -60,8 +63,7 @@ def test_yaml_and_toml_parse_and_are_clean(rendered: Path) -> None:
     for path in files:
         if "cloudformation" not in path and "bootstrap" not in path:
             yaml.safe_load((rendered / path).read_text())
-    rules = "{extends: default, rules: {line-length: {max: 140}, document-start: disable, truthy: {check-keys: false}}}"
-    run("yamllint", "--strict", "-d", rules, *files, cwd=rendered)
+    run("yamllint", "--strict", "-d", YAML_RULES, *files, cwd=rendered)
 
 
 def test_dockerfiles_are_clean(rendered: Path) -> None:
