@@ -1,0 +1,118 @@
+"""`make push` and `make deploy`, with real Git, a real engine and a real registry."""
+
+import json
+import re
+import urllib.request
+from typing import Any
+
+import pytest
+
+from tests.container.conftest import Container
+from tests.deploy.conftest import REGISTRY, Service
+from tests.project import run
+
+MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+
+
+def registry(path: str) -> Any:
+    request = urllib.request.Request(f"http://{REGISTRY}/v2/{path}", headers={"Accept": MANIFESTS})
+    with urllib.request.urlopen(request) as response:
+        return json.load(response)
+
+
+def pushed(service: Service) -> str:
+    """Push and return the digest that was printed."""
+    done = service.make("push")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    match = re.fullmatch(rf"{REGISTRY}/{service.name}@(sha256:[0-9a-f]{{64}})", line)
+    assert match
+    return match[1]
+
+
+def refused(service: Service, *arguments: str, **env: str) -> str:
+    """Run make, which must fail with one line, and return that line."""
+    done = service.make(*arguments, **env)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make:")]
+    assert len(said) == 1, said
+    return said[0]
+
+
+def test_the_pushed_digest_runs_and_a_small_change_is_a_small_push(service: Service) -> None:
+    commit = run("git", "rev-parse", "HEAD", cwd=service.path).stdout.strip()
+    digest = pushed(service)
+    image = f"{REGISTRY}/{service.name}@{digest}"
+    run("docker", "image", "rm", "--force", f"{REGISTRY}/{service.name}:{commit}")
+    run("docker", "pull", image)
+    name = run("docker", "run", "--detach", "--publish=127.0.0.1::8000", image).stdout.strip()
+    try:
+        container = Container(name, 8000)
+        container.wait_until_healthy()
+        assert container.get("/health/version")["version"] == commit
+    finally:
+        run("docker", "rm", "--force", name)
+    assert pushed(service) == digest  # again, with nothing changed
+
+    route = next((service.path / "src").glob("*/routers/hello.py"))
+    route.write_text(route.read_text().replace("{name}!", "{name}?"))
+    service.commit("Second")
+    layers = [
+        {layer["digest"]: layer["size"] for layer in registry(f"{service.name}/manifests/{d}")["layers"]}
+        for d in (digest, pushed(service))
+    ]
+    new = layers[1].keys() - layers[0].keys()
+    assert 0 < sum(layers[1][layer] for layer in new) < 4_000
+
+
+def test_what_is_wrong_is_one_line_and_nothing_is_pushed(service: Service) -> None:
+    (service.path / "README.md").write_text("changed")
+    assert "not committed" in refused(service, "push")
+    run("git", "checkout", "README.md", cwd=service.path)
+
+    assert "123456789012 is no AWS account" in refused(
+        service, "push", REGISTRY="123456789012.dkr.ecr.us-east-1.amazonaws.com"
+    )
+    assert "Cannot log in" in refused(service, "push", AWS_ENDPOINT_URL="http://127.0.0.1:1")
+    assert "127.0.0.1:1" in refused(service, "push", REGISTRY="127.0.0.1:1")
+
+    lock = (service.path / "uv.lock").read_text()
+    run("git", "rm", "--quiet", "uv.lock", cwd=service.path)
+    service.commit("Without a lock")
+    assert "uv.lock is missing" in refused(service, "push")
+    (service.path / "uv.lock").write_text(lock)
+    project = service.path / "pyproject.toml"
+    project.write_text(project.read_text().replace("dependencies = []", 'dependencies = ["aiofiles"]'))
+    service.commit("With a stale lock")
+    done = service.make("push")
+    assert done.returncode != 0
+    assert "needs to be updated" in done.stderr or "does not fit" in done.stderr
+
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        registry(f"{service.name}/tags/list")
+
+
+def test_deploy_gives_fsd_the_pushed_digest_and_a_rollback_builds_nothing(service: Service) -> None:
+    first = run("git", "rev-parse", "HEAD", cwd=service.path).stdout.strip()
+    deployed = service.make("deploy", "ENV=stage")
+    assert deployed.returncode == 0, deployed.stderr
+    verb, env, image = deployed.stdout.split()
+    assert (verb, env) == ("fsd", "stage")
+
+    (service.path / "README.md").write_text("changed")
+    service.commit("Second")
+    assert service.make("deploy", "ENV=stage").stdout.split()[2] != image
+    rollback = service.make("deploy", "ENV=prod", f"IMAGE_TAG={first}")
+    assert rollback.stdout == f"fsd prod {image}\n"
+    assert "load build definition" not in rollback.stderr
+
+
+def test_deploy_refuses_what_is_no_environment_and_fails_when_fsd_fails(service: Service) -> None:
+    assert "ENV is one of dev, stage, preprod, prod" in refused(service, "deploy")
+    assert "ENV is one of" in refused(service, "deploy", "ENV=staging")
+    assert "IMAGE_TAG is a whole commit id" in refused(service, "deploy", "ENV=prod", "IMAGE_TAG=latest")
+    assert "There is no image of commit" in refused(service, "deploy", "ENV=prod", f"IMAGE_TAG={'0' * 40}")
+    failed = service.make("deploy", "ENV=prod", FSD_FAILS="yes")
+    assert failed.returncode != 0
+    assert "fsd: the deployment has failed" in failed.stderr
