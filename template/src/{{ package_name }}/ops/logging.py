@@ -1,14 +1,18 @@
 """Logs: one JSON object a line on stdout, whoever writes it; on a terminal, text for people. Kept by the template."""
 
+import json
 import logging.config
 import sys
 import threading
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
 import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+LEVELS = {"warn": "warning", "exception": "error"}  # methods that are not called like their level
 
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -20,6 +24,15 @@ def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return event
 
 
+def json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """Return the event as one line; what JSON does not know is shown as Python shows it."""
+    return _encode(event)
+
+
+# Made once: json.dumps with a default makes an encoder for each line.
+_encode = json.JSONEncoder(default=repr).encode
+
+
 def drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Drop the copy of the message that Uvicorn adds for terminals."""
     event.pop("color_message", None)
@@ -29,20 +42,16 @@ def drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -
 def _config(level: str, service: dict[str, str]) -> dict[str, Any]:
     """Set structlog up and return the `logging.config` dictionary that does the same for everybody else."""
 
-    def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        return {**service, **event}
+    def add_origin(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        return {"timestamp": now, "level": LEVELS.get(method, method), **service, **event}
 
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso"),
-        add_trace,
-    ]
+    shared: list[Processor] = [structlog.contextvars.merge_contextvars, add_origin, add_trace]
     render: list[Processor]
     if sys.stdout.isatty():
         render = [structlog.dev.ConsoleRenderer()]
     else:
-        render = [add_service, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        render = [structlog.processors.format_exc_info, json_line]
 
     structlog.configure(
         processors=[*shared, *render],

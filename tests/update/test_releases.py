@@ -1,0 +1,61 @@
+"""Every released version updates to the newest, and is then what a fresh copy is."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.project import ANSWERS, COPIER_YML, run, tree
+from tests.update.conftest import NEWEST, Copy, commit, conflicts, update
+
+
+def answers(repository: Path) -> dict[str, Any]:
+    recorded: dict[str, Any] = yaml.safe_load((repository / ".copier-answers.yml").read_text())
+    del recorded["_commit"]
+    return recorded
+
+
+def comparable(repository: Path) -> dict[str, str]:
+    """Return the files that an update keeps up to date; seed-once ones are the service's own."""
+    files = tree(repository)
+    package = answers(repository)["package_name"]
+    seeds = [pattern.replace("{{ package_name }}", package)[1:] for pattern in COPIER_YML["_skip_if_exists"]]
+    for path in list(files):
+        if any(Path(path).match(seed) or path.startswith(seed.removesuffix("**")) for seed in seeds):
+            del files[path]
+    files[".copier-answers.yml"] = re.sub("^_commit: .*$", "", files[".copier-answers.yml"], flags=re.MULTILINE)
+    return files
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_release_updates_to_what_a_fresh_copy_is(released: list[str], copy: Copy, name: str) -> None:
+    fresh = copy(NEWEST, "fresh", **ANSWERS[name])
+    for version in released:
+        service = copy(version, version, **ANSWERS[name])
+        before = answers(service)
+        update(service)
+        assert conflicts(service) == ""
+        assert before.items() <= answers(service).items()
+        assert comparable(service) == comparable(fresh)
+
+
+def test_an_update_without_news_changes_only_the_commit(template: Path, copy: Copy) -> None:
+    service = copy(NEWEST)
+    run("git", "commit", "--quiet", "--allow-empty", "--message", "Nothing", cwd=template)
+    run("git", "tag", "--force", "v9999.0.1", cwd=template)
+    for _ in range(2):
+        update(service, "v9999.0.1")
+        changed = run("git", "diff", "--unified=0", cwd=service).stdout
+        assert {line[:9] for line in re.findall(r"^[+-][^+-].*$", changed, re.MULTILINE)} == {"-_commit:", "+_commit:"}
+    commit(service)
+    update(service, "v9999.0.1")
+    assert run("git", "status", "--porcelain", cwd=service).stdout == ""
+
+
+def test_an_answer_can_be_changed_by_an_update(copy: Copy) -> None:
+    service = copy(NEWEST)
+    update(service, port=9000)
+    assert "EXPOSE 9000" in (service / "Dockerfile").read_text()
+    assert conflicts(service) == ""
