@@ -25,12 +25,20 @@ test: $(UV) ## Run all tests; where no engine answers, with one that is started 
 fuzz: $(UV) ## Try N random answer sets: make fuzz N=5000
 	tests/rig/rig run env FUZZ_EXAMPLES=$(or $(N),500) uv run pytest -rP tests/fuzz
 
+.PHONY: fuzz-updates
+fuzz-updates: $(UV) ## Try N random histories of a service and an update: make fuzz-updates N=2000
+	FUZZ_UPDATES=$(or $(N),200) uv run pytest tests/update/test_users_work.py
+
+.PHONY: bench
+bench: $(UV) ## Measure what the process costs, as ratios
+	tests/rig/rig run uv run python benchmarks/process.py
+
 .PHONY: lint
 lint: $(UV) ## Check style and types of the tests
 	uv run ruff check
 	uv run ruff format --check
 	uv run mypy
-	uv run shellcheck tests/rig/rig tests/rig/demo
+	uv run shellcheck tests/rig/rig tests/rig/demo .ci/run
 
 .PHONY: rig
 rig: ## Make a container engine, base images and a registry available

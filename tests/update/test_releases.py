@@ -21,7 +21,10 @@ def comparable(repository: Path) -> dict[str, str]:
     """Return the files that an update keeps up to date; seed-once ones are the service's own."""
     files = tree(repository)
     package = answers(repository)["package_name"]
-    seeds = [pattern.replace("{{ package_name }}", package)[1:] for pattern in COPIER_YML["_skip_if_exists"]]
+    seeds = [
+        pattern.replace("*", package, 1)[1:] if pattern.startswith("/src/*/") else pattern[1:]
+        for pattern in COPIER_YML["_skip_if_exists"]
+    ]
     for path in list(files):
         if any(Path(path).match(seed) or path.startswith(seed.removesuffix("**")) for seed in seeds):
             del files[path]
@@ -45,10 +48,9 @@ def test_an_update_without_news_changes_only_the_commit(template: Path, copy: Co
     service = copy(NEWEST)
     run("git", "commit", "--quiet", "--allow-empty", "--message", "Nothing", cwd=template)
     run("git", "tag", "--force", "v9999.0.1", cwd=template)
-    for _ in range(2):
-        update(service, "v9999.0.1")
-        changed = run("git", "diff", "--unified=0", cwd=service).stdout
-        assert {line[:9] for line in re.findall(r"^[+-][^+-].*$", changed, re.MULTILINE)} == {"-_commit:", "+_commit:"}
+    update(service, "v9999.0.1")
+    changed = run("git", "diff", "--unified=0", cwd=service).stdout
+    assert {line[:9] for line in re.findall(r"^[+-][^+-].*$", changed, re.MULTILINE)} == {"-_commit:", "+_commit:"}
     commit(service)
     update(service, "v9999.0.1")
     assert run("git", "status", "--porcelain", cwd=service).stdout == ""

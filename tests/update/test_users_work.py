@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.project import run, tree
 from tests.update.conftest import NEWEST, Copy, commit, update
 
-HISTORIES = int(os.environ.get("FUZZ_UPDATES", "200"))
+HISTORIES = int(os.environ.get("FUZZ_UPDATES", "60"))
 SEEDS = {"README.md", ".env.example", "tests/conftest.py", "tests/test_hello.py"} | {
     f"src/my_service/{file}"
     for file in ("__init__.py", "main.py", "settings.py", "routers/hello.py", "routers/__init__.py")
