@@ -79,7 +79,7 @@ def test_shell_is_clean(rendered: Path) -> None:
     scripts = [path for path, text in tree(rendered).items() if re.match(r"#!.*sh\b", text)]
     recipes = re.findall(r"^\t@?((?:.*\\\n)*.*)$", (rendered / "Makefile").read_text(), re.MULTILINE)
     script = "#!/usr/bin/env bash\nset -euo pipefail\n" + "\n".join(recipes)
-    script = re.sub(r"\$\((\w+)\)", r'"${\1:?}"', script).replace("$$", "$")
+    script = re.sub(r'"?\$\((\w+)\)"?', r'"${\1:?}"', script).replace("$$", "$")
     (rendered / ".recipes.sh").write_text(script + "\n")
     try:
         run("shellcheck", "--exclude=SC2086,SC2016", ".recipes.sh", *scripts, cwd=rendered)
