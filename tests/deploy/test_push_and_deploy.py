@@ -35,7 +35,7 @@ def refused(service: Service, *arguments: str, **env: str) -> str:
     done = service.make(*arguments, **env)
     assert done.returncode != 0
     assert done.stdout == ""
-    said = [line for line in done.stderr.splitlines() if not line.startswith("make:")]
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert len(said) == 1, said
     return said[0]
 
