@@ -1,20 +1,19 @@
 """The development loop: up, edit, break, repair, down; and what is said when it cannot start."""
 
+import json
 import os
 import re
 import shutil
 import socket
 import subprocess
-import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Render
-from tests.project import run
+from tests.project import commit, run, wait_until
 
 PORT = 8123
 
@@ -41,19 +40,6 @@ def answer(path: str) -> str:
         return str(response.read().decode())
 
 
-def wait_until(is_true: Callable[[], bool], seconds: float = 30) -> None:
-    """Return when it is true; an answer that does not come counts as false."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if is_true():
-                return
-        except (OSError, urllib.error.URLError):
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def test_a_change_a_mistake_and_its_repair_each_show_at_once(up: Path) -> None:
     route = up / "src/my_service/routers/hello.py"
     before = route.read_text()
@@ -70,7 +56,9 @@ def test_a_change_a_mistake_and_its_repair_each_show_at_once(up: Path) -> None:
 def test_compose_files_are_valid(repository: Path) -> None:
     run("docker", "compose", "config", "--quiet", cwd=repository)
     both = ("--file", "compose.yaml", "--file", ".devcontainer/compose.yaml")
-    run("docker", "compose", *both, "config", "--quiet", cwd=repository)
+    combined = json.loads(run("docker", "compose", *both, "config", "--format=json", cwd=repository).stdout)
+    mounts = {mount["target"]: mount["source"] for mount in combined["services"]["api"]["volumes"]}
+    assert mounts["/app"] == str(repository)
 
 
 def test_plain_compose_starts_it_too(repository: Path) -> None:
@@ -150,13 +138,11 @@ def test_a_mistake_makes_the_checks_fail(
 ) -> None:
     path = default_repository / file
     before = path.read_text()
-    run("git", "init", "--quiet", cwd=default_repository)
-    run("git", "add", "--all", cwd=default_repository)
+    commit(default_repository)
     run("make", target, cwd=default_repository)
     assert mistake[0] in before
     path.write_text(before.replace(*mistake))
     failed = run("make", target, cwd=default_repository, check=False)
-    path.write_text(before)
     assert failed.returncode != 0
 
 
