@@ -13,8 +13,6 @@ from typing import Any
 
 from .task import CPUS, ENVIRONMENT, HEALTH_PATH, MEMORY, PLATFORM, PORT, STOP_TIMEOUT
 
-NOT_SERVING = (OSError, HTTPException, RuntimeError)  # RuntimeError: it has ended, so no port is published
-
 # Yours, if the service does not start without: one NAME=VALUE a line.
 OWN_ENVIRONMENT = Path(__file__).parents[1] / "contract.env"
 
@@ -109,6 +107,11 @@ class Container:
             assert time.monotonic() < end, f"still running after {timeout} s"
             time.sleep(0.1)
         return int(state["ExitCode"])
+
+    def kill_worker(self) -> None:
+        """Kill the worker that answers next."""
+        pid = self.ask("/contract/pid").json()
+        docker("exec", self.id, "python", "-c", f"import os; os.kill({pid}, 9)")
 
     def stop(self) -> float:
         """Stop it as ECS does, SIGTERM and later SIGKILL, and return how long that took."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .container import docker, serving
+from .container import serving
 
 
 @pytest.mark.parametrize("level", ["info", "DEBUG"])
@@ -12,8 +12,7 @@ def test_whatever_happens_is_logged_as_json_and_without_secrets(probe: str, leve
         assert container.ask("/nowhere", Authorization="Bearer hunter2").status == 404
         assert container.ask("/contract/sleep/long").status == 422
         assert container.ask("/contract/pid", X_Request_ID='"}\t{"').status == 200
-        pid = container.ask("/contract/pid").json()
-        docker("exec", container.id, "python", "-c", f"import os; os.kill({pid}, 9)")
+        container.kill_worker()
         container.wait_until_serving()
         container.stop()
 

@@ -13,7 +13,7 @@ from .task import HEALTH_PATH, STOP_TIMEOUT
 STOPS = 20
 REQUESTS = 2000
 AT_ONCE = 5  # containers that share the machine
-SLOW = ["/contract/sleep/3", "/contract/work/3"]
+SLOW = ["/contract/sleep/3", "/contract/busy/3"]
 
 
 @dataclass
@@ -96,7 +96,7 @@ def test_a_stopping_task_is_unhealthy_and_serves_on(probe: str) -> None:
 def test_a_request_longer_than_the_budget_is_answered_with_an_error(probe: str) -> None:
     budget = {"DRAIN_SECONDS": "1", "GRACEFUL_TIMEOUT": "9", "WEB_CONCURRENCY": "2"}  # leaves requests 2 s
     with serving(probe, budget) as container, ThreadPoolExecutor(16) as pool:
-        requests = [pool.submit(container.ask, f"/contract/{kind}/60") for kind in ["sleep", "work"] * 4]
+        requests = [pool.submit(container.ask, f"/contract/{kind}/60") for kind in ["sleep", "busy"] * 4]
         time.sleep(0.5)
         assert 3 < container.stop() < STOP_TIMEOUT
         for request in requests:

@@ -6,7 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
-from .container import UNANSWERED, Container, docker, serving
+from .container import UNANSWERED, Container, serving
 from .task import MEMORY
 
 
@@ -24,8 +24,7 @@ def block(container: Container, pool: Executor) -> None:
 
 def kill(container: Container, pool: Executor) -> None:
     """Kill a worker."""
-    pid = container.ask("/contract/pid").json()
-    docker("exec", container.id, "python", "-c", f"import os; os.kill({pid}, 9)")
+    container.kill_worker()
 
 
 def exhaust(container: Container, pool: Executor) -> None:

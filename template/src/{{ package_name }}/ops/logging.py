@@ -12,8 +12,6 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LEVELS = {"warn": "warning", "exception": "error"}  # methods that are not called like their level
-
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Add the ids of the current span, if there is one, so that a log line leads to its trace."""
@@ -44,7 +42,7 @@ def _config(level: str, service: dict[str, str]) -> dict[str, Any]:
 
     def add_origin(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
-        return {"timestamp": now, "level": LEVELS.get(method, method), **service, **event}
+        return {"timestamp": now, "level": method, **service, **event}
 
     shared: list[Processor] = [structlog.contextvars.merge_contextvars, add_origin, add_trace]
     render: list[Processor]
