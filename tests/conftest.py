@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.project import ANSWERS, COMPUTED, QUESTIONS, ROOT, run
+from tests.project import ANSWERS, COMPUTED, NEWEST, QUESTIONS, ROOT, run
 
 Render = Callable[..., Path]
 
@@ -29,13 +29,13 @@ def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of this repository whose newest version, v9999.0.0, is the working tree, changes and all."""
+    """A clone of this repository whose newest version is the working tree, changes and all."""
     clone = tmp_path_factory.mktemp("template") / "copier-fastapi-ecs"
     run("git", "clone", "--quiet", ROOT, clone)
     run("git", f"--git-dir={clone / '.git'}", f"--work-tree={ROOT}", "add", "--all")
     run("git", "commit", "--quiet", "--allow-empty", "--message", "Under test", cwd=clone)
     run("git", "reset", "--quiet", "--hard", cwd=clone)
-    run("git", "tag", "v9999.0.0", cwd=clone)
+    run("git", "tag", NEWEST, cwd=clone)
     return clone
 
 

@@ -2,12 +2,16 @@
 
 import os
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import copier
 import yaml
 
 ROOT = Path(__file__).parent.parent
+NEWEST = "v9999.0.0"  # what the working tree is called as a version of the template
 COPIER_YML: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
 QUESTIONS: dict[str, dict[str, Any]] = {name: spec for name, spec in COPIER_YML.items() if name[0] != "_"}
 COMPUTED = {name for name, spec in QUESTIONS.items() if spec.get("when") is False}
@@ -27,7 +31,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     },
     "long": {
         "service_name": "an-extraordinarily-long-name-for-service",
-        "description": "It's 100 % {{ fine }}, <b>`$(really)`</b>: # {% raw %} & \"no".replace('"', "") + " quotes" * 4,
+        "description": "It's 100 % {{ fine }}, <b>`$(really)`</b>: # {% raw %} & no quotes quotes quotes quotes",
         "pack": "the-team-with-the-long-name-of-forty-ch",
         "python_version": "3.15",
         "workers": 8,
@@ -58,6 +62,34 @@ def run(*command: str | Path, cwd: Path = ROOT, check: bool = True, **env: str) 
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, command))} exited with {done.returncode}:\n{done.stdout}")
     return done
+
+
+def wait_until(is_true: Callable[[], bool], seconds: float = 60) -> None:
+    """Return when it is true; an answer that does not come counts as false."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if is_true():
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def copy(template: Path, destination: Path, answers: dict[str, Any], version: str = NEWEST) -> Path:
+    """Run `copier copy` as a user does, without trust; a refused answer raises ValueError."""
+    copier.run_copy(str(template), destination, answers, vcs_ref=version, defaults=True, quiet=True, unsafe=False)
+    return destination
+
+
+def commit(repository: Path, message: str = "Saved") -> str:
+    """Commit all there is, in a new Git repository if need be, and return the commit's id."""
+    if not (repository / ".git").exists():
+        run("git", "init", "--quiet", cwd=repository)
+    run("git", "add", "--all", cwd=repository)
+    run("git", "commit", "--quiet", "--allow-empty", "--message", message, cwd=repository)
+    return run("git", "rev-parse", "HEAD", cwd=repository).stdout.strip()
 
 
 def tree(root: Path) -> dict[str, str]:

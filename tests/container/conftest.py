@@ -1,11 +1,13 @@
 """Built images and running containers; what is built is shared by the session, what runs is removed."""
 
 import json
+import shutil
 import subprocess
 import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,24 +76,35 @@ class Container:
         return run("docker", "exec", self.name, *command).stdout
 
 
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Return a function that runs an image with extra arguments for `docker run`; its containers are removed."""
-    names: list[str] = []
-
-    def start(image: str, *arguments: str, port: int = 8000) -> Container:
-        names.append(f"test-{uuid.uuid4().hex[:8]}")
-        run("docker", "run", "--detach", "--name", names[-1], "--publish", f"127.0.0.1::{port}", *arguments, image)
-        return Container(names[-1], port)
-
-    yield start
-    for name in names:
+@contextmanager
+def running(image: str, *arguments: str, port: int = 8000) -> Iterator[Container]:
+    """Run an image with extra arguments for `docker run`; the container is removed at the end."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    run("docker", "run", "--detach", "--name", name, "--publish", f"127.0.0.1::{port}", *arguments, image)
+    try:
+        yield Container(name, port)
+    finally:
         run("docker", "rm", "--force", name)
 
 
-@pytest.fixture(scope="session")
-def default_repository(default: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the default repository that tests may write to."""
-    copy = tmp_path_factory.mktemp("default") / "my-service"
-    run("cp", "--recursive", default, copy)
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Return `running` as a function; its containers are removed after the test."""
+    with ExitStack() as containers:
+        yield lambda *arguments, **options: containers.enter_context(running(*arguments, **options))
+
+
+@pytest.fixture
+def image() -> Iterator[str]:
+    """A name for an image that the test builds; the image is removed after the test."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    yield name
+    run("docker", "image", "rm", "--force", name)
+
+
+@pytest.fixture
+def default_repository(default: Path, tmp_path: Path) -> Path:
+    """A copy of the default repository, the test's own to write to."""
+    copy = tmp_path / "my-service"
+    shutil.copytree(default, copy)
     return copy

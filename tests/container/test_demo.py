@@ -7,7 +7,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tests.project import run
+from tests.project import run, wait_until
 
 HEALTH = "http://127.0.0.1:8000/health"
 
@@ -38,9 +38,7 @@ def test_the_demo_runs_without_an_engine_until_it_is_interrupted(template: Path)
         stderr=subprocess.STDOUT,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while not is_healthy() and time.monotonic() < deadline and demo.poll() is None:
-        time.sleep(0.2)
+    wait_until(lambda: is_healthy() or demo.poll() is not None, seconds=120)
     healthy = is_healthy()
     time.sleep(2)  # the demo looks five times a second
     os.killpg(demo.pid, signal.SIGINT)

@@ -1,10 +1,10 @@
 """A registry that asks for no password, AWS's API by moto, and stand-ins for the commands that cannot be here."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Render
-from tests.project import run
+from tests.project import commit, run, wait_until
 
 REGISTRY = "127.0.0.1:5000"
 
@@ -49,23 +49,20 @@ print(f"fsd {{env}} {{image}}")
 
 @dataclass
 class Service:
-    """A rendered repository with a Git history, and the environment in which its commands run."""
+    """A rendered repository with a Git history."""
 
     path: Path
     name: str
-    environment: dict[str, str]
 
     def make(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run make; stdout and stderr are apart, since a digest is on the one and progress on the other."""
-        environment = self.environment | env
-        return subprocess.run(
-            ["make", "--no-print-directory", *arguments], cwd=self.path, env=environment, text=True, capture_output=True
-        )
+        command = ["make", "--no-print-directory", *arguments]
+        return subprocess.run(command, cwd=self.path, env=os.environ | env, text=True, capture_output=True)
 
-    def commit(self, message: str) -> str:
-        run("git", "add", "--all", cwd=self.path)
-        run("git", "commit", "--quiet", "--allow-empty", "--message", message, cwd=self.path)
-        return run("git", "rev-parse", "HEAD", cwd=self.path).stdout.strip()
+
+def is_open(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port)):
+        return True
 
 
 @pytest.fixture(scope="session")
@@ -75,11 +72,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = free.getsockname()[1]
     with (tmp_path_factory.mktemp("moto") / "log").open("w") as log:
         server = subprocess.Popen(["moto_server", "--port", str(port)], stdout=log, stderr=log)
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.2)
+        wait_until(lambda: is_open(port))
         yield f"http://127.0.0.1:{port}"
         server.terminate()
         server.wait()
@@ -90,8 +83,8 @@ def service(
     engine: None, moto: str, render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Service]:
     """A committed, locked service of its own name, with `aws` and `fsd` on the PATH."""
+    (tmp_path / "bin").mkdir()
     for name, script in {"aws": AWS, "fsd": FSD}.items():
-        (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(script)
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
@@ -103,11 +96,9 @@ def service(
 
     name = f"push-{uuid.uuid4().hex[:8].translate(str.maketrans('0123456789', 'ghijklmnop'))}"
     path = tmp_path / name
-    run("cp", "--recursive", render(service_name=name, aws_account_id="111122223333"), path)
+    shutil.copytree(render(service_name=name, aws_account_id="111122223333"), path)
     run("make", "uv.lock", cwd=path)
-    service = Service(path, name, dict(os.environ))
-    run("git", "init", "--quiet", cwd=path)
-    service.commit("First")
-    yield service
+    commit(path)
+    yield Service(path, name)
     images = run("docker", "images", "--quiet", f"{REGISTRY}/{name}").stdout.split()
     subprocess.run(["docker", "image", "rm", "--force", *set(images)], capture_output=True)

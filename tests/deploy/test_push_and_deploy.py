@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.container.conftest import Container
+from tests.container.conftest import running
 from tests.deploy.conftest import REGISTRY, Service
-from tests.project import run
+from tests.project import commit, run
 
 MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 
@@ -41,23 +41,19 @@ def refused(service: Service, *arguments: str, **env: str) -> str:
 
 
 def test_the_pushed_digest_runs_and_a_small_change_is_a_small_push(service: Service) -> None:
-    commit = run("git", "rev-parse", "HEAD", cwd=service.path).stdout.strip()
+    first = run("git", "rev-parse", "HEAD", cwd=service.path).stdout.strip()
     digest = pushed(service)
     image = f"{REGISTRY}/{service.name}@{digest}"
-    run("docker", "image", "rm", "--force", f"{REGISTRY}/{service.name}:{commit}")
+    run("docker", "image", "rm", "--force", f"{REGISTRY}/{service.name}:{first}")
     run("docker", "pull", image)
-    name = run("docker", "run", "--detach", "--publish=127.0.0.1::8000", image).stdout.strip()
-    try:
-        container = Container(name, 8000)
+    with running(image) as container:
         container.wait_until_healthy()
-        assert container.get("/health/version")["version"] == commit
-    finally:
-        run("docker", "rm", "--force", name)
+        assert container.get("/health/version")["version"] == first
     assert pushed(service) == digest  # again, with nothing changed
 
     route = next((service.path / "src").glob("*/routers/hello.py"))
     route.write_text(route.read_text().replace("{name}!", "{name}?"))
-    service.commit("Second")
+    commit(service.path)
     layers = [
         {layer["digest"]: layer["size"] for layer in registry(f"{service.name}/manifests/{d}")["layers"]}
         for d in (digest, pushed(service))
@@ -79,12 +75,12 @@ def test_what_is_wrong_is_one_line_and_nothing_is_pushed(service: Service) -> No
 
     lock = (service.path / "uv.lock").read_text()
     run("git", "rm", "--quiet", "uv.lock", cwd=service.path)
-    service.commit("Without a lock")
+    commit(service.path)
     assert "uv.lock is missing" in refused(service, "push")
     (service.path / "uv.lock").write_text(lock)
     project = service.path / "pyproject.toml"
     project.write_text(project.read_text().replace("dependencies = []", 'dependencies = ["aiofiles"]'))
-    service.commit("With a stale lock")
+    commit(service.path)
     done = service.make("push")
     assert done.returncode != 0
     assert "needs to be updated" in done.stderr or "does not fit" in done.stderr
@@ -101,7 +97,7 @@ def test_deploy_gives_fsd_the_pushed_digest_and_a_rollback_builds_nothing(servic
     assert (verb, env) == ("fsd", "stage")
 
     (service.path / "README.md").write_text("changed")
-    service.commit("Second")
+    commit(service.path)
     assert service.make("deploy", "ENV=stage").stdout.split()[2] != image
     rollback = service.make("deploy", "ENV=prod", f"IMAGE_TAG={first}")
     assert rollback.stdout == f"fsd prod {image}\n"

@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import copier
 import pytest
 import yaml
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, given, reject, settings
 from hypothesis import strategies as st
 
-from tests.container.conftest import Container
-from tests.project import QUESTIONS, ROOT, run, tree
+from tests.container.conftest import running
+from tests.project import QUESTIONS, ROOT, copy, run, tree
 from tests.render.test_text import YAML_RULES
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
@@ -143,7 +142,7 @@ def test_any_answers_are_rendered_well_or_refused(template: Path, repositories: 
         new = repositories / "new"
         shutil.rmtree(new, ignore_errors=True)
         try:
-            copier.run_copy(str(template), new, answers, defaults=True, quiet=True, vcs_ref="v9999.0.0")
+            copy(template, new, answers)
         except ValueError as refusal:
             assert not new.exists()
             message = str(refusal)
@@ -180,19 +179,17 @@ def test_any_answers_build_and_run(template: Path, tmp_path: Path) -> None:
         shutil.rmtree(repository, ignore_errors=True)
         answers = answers | here | {"workers": workers}
         try:
-            copier.run_copy(str(template), repository, answers, defaults=True, quiet=True, vcs_ref="v9999.0.0")
+            copy(template, repository, answers)
         except ValueError:
-            return
+            reject()
         image = f"{answers['service_name']}:fuzz"
         run("docker", "build", "--tag", image, ".", cwd=repository)
-        name = run("docker", "run", "--detach", f"--publish=127.0.0.1::{answers['port']}", image).stdout.strip()
         try:
-            container = Container(name, answers["port"])
-            container.wait_until_healthy()
-            assert container.get(answers["health_path"]) == {"status": "healthy"}
-            assert container.get("/openapi.json")["info"]["description"] == answers["description"]
+            with running(image, port=answers["port"]) as container:
+                container.wait_until_healthy()
+                assert container.get(answers["health_path"]) == {"status": "healthy"}
+                assert container.get("/openapi.json")["info"]["description"] == answers["description"]
         finally:
-            run("docker", "rm", "--force", name)
             run("docker", "image", "rm", image)
 
     build()

@@ -11,18 +11,18 @@ from tests.conftest import Render
 from tests.project import ANSWERS, QUESTIONS
 
 
-@pytest.fixture(params=ANSWERS)
+@pytest.fixture(scope="module", params=ANSWERS)
 def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
     """One of the answer sets, completed by the plain defaults."""
     return {name: spec["default"] for name, spec in QUESTIONS.items()} | ANSWERS[request.param]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def repository(answers: dict[str, Any], render: Render) -> Path:
     return render(**{name: value for name, value in answers.items() if value != QUESTIONS[name]["default"]})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def package(repository: Path) -> Path:
     (main,) = (repository / "src").glob("*/main.py")
     return main.parent

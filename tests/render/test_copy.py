@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import Render
-from tests.project import COPIER_YML, QUESTIONS, ROOT, run, tree
+from tests.project import COPIER_YML, NEWEST, QUESTIONS, ROOT, run, tree
 
 SETTINGS = {"subdirectory", "min_copier_version", "envops", "skip_if_exists", "exclude"} | {
     f"message_{when}_{what}" for when in ("before", "after") for what in ("copy", "update")
@@ -16,7 +16,7 @@ KEYS = {"type", "help", "default", "choices", "validator", "ask", "when"}
 
 
 def test_copy_needs_nothing_but_copier_and_no_trust(template: Path, tmp_path: Path) -> None:
-    copier = ("uvx", "--isolated", "copier@9.19.1", "copy", "--defaults", "--vcs-ref", "v9999.0.0", template)
+    copier = ("uvx", "--isolated", "copier@9.19.1", "copy", "--defaults", "--vcs-ref", NEWEST, template)
     printed = run(*copier, tmp_path / "first").stdout
     assert f'cd "{tmp_path / "first"}"' in printed
     run(*copier, tmp_path / "second")

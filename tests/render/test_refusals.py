@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import copier
 import pytest
+
+from tests.project import copy
 
 NAME = "lower-case words"
 RESERVED = "not a Python keyword, nor a module the service already has"
@@ -109,8 +110,6 @@ def test_a_bad_answer_is_refused_with_the_rule(
     template: Path, tmp_path: Path, question: str, answer: object, rule: str
 ) -> None:
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the rule is looked for in the unwrapped text
-        copier.run_copy(
-            str(template), tmp_path / "new", {question: answer}, defaults=True, quiet=True, vcs_ref="v9999.0.0"
-        )
+        copy(template, tmp_path / "new", {question: answer})
     assert rule in " ".join(str(refusal.value).split())
     assert not (tmp_path / "new").exists()

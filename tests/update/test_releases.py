@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.project import ANSWERS, COPIER_YML, run, tree
-from tests.update.conftest import NEWEST, Copy, commit, conflicts, update
+from tests.project import ANSWERS, COPIER_YML, NEWEST, commit, run, tree
+from tests.update.conftest import Copy, conflicts, update
 
 
 def answers(repository: Path) -> dict[str, Any]:

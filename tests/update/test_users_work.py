@@ -13,8 +13,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.project import run, tree
-from tests.update.conftest import NEWEST, Copy, commit, update
+from tests.project import NEWEST, commit, run, tree
+from tests.update.conftest import Copy, update
 
 HISTORIES = int(os.environ.get("FUZZ_UPDATES", "60"))
 SEEDS = {"README.md", ".env.example", "tests/conftest.py", "tests/test_hello.py"} | {
@@ -24,9 +24,9 @@ SEEDS = {"README.md", ".env.example", "tests/conftest.py", "tests/test_hello.py"
 TOOLS = {".copier-answers.yml"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def changed_template(template: Path) -> str:
-    """A version of the template in which every rendered file has new lines at its start, its middle and its end."""
+    """A version of the template in which every rendered file has new lines in its middle and at its end."""
     run("git", "checkout", "--quiet", "-B", "changed", NEWEST, cwd=template)
     for path in (template / "template").rglob("*"):
         if path.is_file() and "answers_file" not in path.name and path.read_text().strip():
