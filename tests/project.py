@@ -49,8 +49,14 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "base_image_registry": "public.ecr.aws/docker/library",
         "uv_image_registry": "registry.example.com:5000/mirror/astral-sh",
     },
-    "middle": {"service_name": "orders-2", "python_version": "3.13", "workers": 2, "cpu": 2048},
-    "old": {"python_version": "3.12", "cpu": 512},
+    "middle": {
+        "service_name": "orders-2",
+        "python_version": "3.13",
+        "workers": 2,
+        "cpu": 2048,
+        "deploy": "cloudformation",
+    },
+    "old": {"python_version": "3.12", "cpu": 512, "ci": "none"},
 }
 
 

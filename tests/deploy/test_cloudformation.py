@@ -1,0 +1,160 @@
+"""The CloudFormation templates by what checks them without AWS: cfn-lint, botocore's models of the API, moto."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+import yaml
+from botocore.validate import ParamValidator
+
+from tests.conftest import Render
+from tests.project import ROOT, run
+
+PAIRS = [
+    (cpu, memory)
+    for cpu, sizes in yaml.safe_load((ROOT / "extensions/fargate.yml").read_text()).items()
+    for memory in sizes
+]
+PARTITIONS = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
+ACCOUNT = "111122223333"
+VALUES = {
+    "Environment": "prod",
+    "ImageUri": f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/my-service@sha256:{'0' * 64}",
+    "LogGroup": "/ecs/my-service-prod",
+    "AWS::Region": "us-east-1",
+    "ExecutionRole.Arn": f"arn:aws:iam::{ACCOUNT}:role/my-service-prod-execution",
+    "TaskRole.Arn": f"arn:aws:iam::{ACCOUNT}:role/my-service-prod-task",
+}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads a template with the parameters' values in place of `!Ref`, `!GetAtt` and `!Sub`."""
+
+
+def fill_in(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> Any:
+    if not isinstance(node, yaml.ScalarNode):
+        return None
+    if tag == "Sub":
+        return re.sub(r"\$\{(.*?)\}", lambda name: VALUES.get(name[1], name[0]), node.value)
+    return VALUES.get(node.value, node.value)
+
+
+Loader.add_multi_constructor("!", fill_in)
+
+
+def as_api(value: Any) -> Any:
+    """Return a resource's properties as the API spells them: with a small first letter, but for the log's options."""
+    if isinstance(value, dict):
+        return {
+            name[0].lower() + name[1:]: content if name == "Options" else as_api(content)
+            for name, content in value.items()
+        }
+    return [as_api(item) for item in value] if isinstance(value, list) else value
+
+
+def properties(repository: Path, resource: str) -> dict[str, Any]:
+    template = yaml.load((repository / "deploy/cloudformation.yml").read_text(), Loader)
+    found: dict[str, Any] = template["Resources"][resource]["Properties"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def repository(render: Render) -> Path:
+    """The repository of the default answers, deployed by CloudFormation; tests only read it."""
+    return render(deploy="cloudformation")
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+def test_the_templates_are_clean(render: Render, partition: str, architecture: str) -> None:
+    region = PARTITIONS[partition]
+    name = "an-extraordinarily-long-name-for-service" if architecture == "arm64" else "my-service"
+    path = render(deploy="cloudformation", architecture=architecture, aws_region=region, service_name=name)
+    files = [path / "deploy/cloudformation.yml", path / "deploy/bootstrap.yml"]
+    run("cfn-lint", "--include-checks", "I", "--regions", region, "--", *files)
+
+
+def test_every_task_size_is_clean(repository: Path, tmp_path: Path) -> None:
+    text = (repository / "deploy/cloudformation.yml").read_text()
+    task = re.search(r"^  TaskDefinition:\n.*?(?=\n  \w)", text, re.MULTILINE | re.DOTALL)
+    assert task
+    tasks = [
+        task[0]
+        .replace("TaskDefinition:", f"TaskDefinition{number}:", 1)
+        .replace('Cpu: "1024"', f'Cpu: "{cpu}"')
+        .replace('Memory: "2048"', f'Memory: "{memory}"')
+        for number, (cpu, memory) in enumerate(PAIRS)
+    ]
+    assert len(set(tasks)) == len(PAIRS)
+    every = tmp_path / "every.yml"
+    every.write_text(text.replace("\n  LoadBalancer:", "\n" + "\n".join(tasks) + "\n\n  LoadBalancer:"))
+    run("cfn-lint", every)
+    every.write_text(every.read_text().replace('Memory: "249856"', 'Memory: "249855"'))
+    assert "E3047" in run("cfn-lint", every, check=False).stdout
+
+
+def test_the_task_definition_is_what_the_api_takes(repository: Path) -> None:
+    model = botocore.session.get_session().get_service_model("ecs").operation_model("RegisterTaskDefinition")
+    task = as_api(properties(repository, "TaskDefinition"))
+    validate = ParamValidator().validate
+    assert not validate(task, model.input_shape).has_errors()
+    mistakes: list[dict[str, Any]] = [{"cpu": 1024}, {"famliy": "x"}, {"volumes": {}}]
+    for broken in mistakes:
+        assert validate(task | broken, model.input_shape).has_errors(), broken
+
+
+@pytest.fixture
+def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that makes a client of moto."""
+    for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(credential, "testing")
+    session = botocore.session.Session()
+    return lambda service: session.create_client(service, region_name="us-east-1", endpoint_url=moto)
+
+
+def test_ecs_registers_the_task_and_runs_the_service(repository: Path, aws: Any) -> None:
+    ecs, ec2, elb = aws("ecs"), aws("ec2"), aws("elbv2")
+    task = as_api(properties(repository, "TaskDefinition"))
+    registered = ecs.register_task_definition(**task)["taskDefinition"]
+    container = task["containerDefinitions"][0]
+    kept = registered["containerDefinitions"][0]
+    for name in ("healthCheck", "linuxParameters", "stopTimeout", "user", "readonlyRootFilesystem", "logConfiguration"):
+        assert kept[name] == container[name], name
+    assert registered["runtimePlatform"] == {"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"}
+
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(VpcId=vpc, GroupName="tasks", Description="tasks")["GroupId"]
+    target = properties(repository, "TargetGroup") | {"VpcId": vpc, "Name": "my-service"}
+    attributes = target.pop("TargetGroupAttributes")
+    arn = elb.create_target_group(**target)["TargetGroups"][0]["TargetGroupArn"]
+    elb.modify_target_group_attributes(TargetGroupArn=arn, Attributes=attributes)
+
+    service = as_api(properties(repository, "Service"))
+    ecs.create_cluster(clusterName="main")
+    service |= {"cluster": "main", "taskDefinition": registered["taskDefinitionArn"], "desiredCount": 2}
+    service["networkConfiguration"]["awsvpcConfiguration"] |= {"subnets": [subnet], "securityGroups": [group]}
+    service["loadBalancers"][0]["targetGroupArn"] = arn
+    assert ecs.create_service(**service)["service"]["serviceName"] == "my-service-prod"
+
+
+def test_ecr_takes_the_repository(repository: Path, aws: Any) -> None:
+    ecr = aws("ecr")
+    template = yaml.load((repository / "deploy/bootstrap.yml").read_text(), Loader)
+    wanted = template["Resources"]["Repository"]["Properties"]
+    ecr.create_repository(repositoryName=wanted["RepositoryName"], imageTagMutability=wanted["ImageTagMutability"])
+    ecr.put_lifecycle_policy(
+        repositoryName=wanted["RepositoryName"], lifecyclePolicyText=wanted["LifecyclePolicy"]["LifecyclePolicyText"]
+    )
+    assert wanted["ImageTagMutability"] == "IMMUTABLE"
+
+
+def test_github_may_deploy_to_an_environment_from_that_environment_alone(repository: Path) -> None:
+    text = (repository / "deploy/bootstrap.yml").read_text()
+    subjects = re.findall(r"^ +repo:(\S+)$", text, re.MULTILINE)
+    ids = "${GitHubOwner}@${GitHubOwnerId}/${GitHubRepository}@${GitHubRepositoryId}"
+    environments = ["dev", "stage", "preprod", "prod"]
+    assert subjects == [f"{ids}:ref:refs/heads/main", *(f"{ids}:environment:{name}" for name in environments)]
+    assert text.count("token.actions.githubusercontent.com:aud: sts.amazonaws.com") == len(subjects)
