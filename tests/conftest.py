@@ -24,6 +24,7 @@ def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setenv("COPIER_SETTINGS_PATH", str(home / "copier.yml"))
         patch.setenv("GIT_CONFIG_GLOBAL", str(home / "gitconfig"))
         patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+        patch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)  # or rendered repositories would be installed into it
         yield
 
 

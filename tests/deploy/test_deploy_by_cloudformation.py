@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Render
 from tests.deploy.conftest import REGISTRY, Service
-from tests.project import run
+from tests.project import commit, run
 
 # In front of the other stand-in: prints what CloudFormation is asked for.
 AWS = f"""#!{sys.executable}
@@ -31,7 +31,7 @@ def stack(service: Service, render: Render, tmp_path: Path) -> Service:
     shutil.copytree(rendered / "deploy", service.path / "deploy")
     parameters = "# Made by the network's owners\nVpcId=vpc-1\nSubnetIds=subnet-1,subnet-2\n\nClusterName=main\n"
     (service.path / "deploy/stage.parameters").write_text(parameters)
-    service.commit("Deploy by CloudFormation")
+    commit(service.path, "Deploy by CloudFormation")
     aws = tmp_path / "bin/aws"
     aws.rename(tmp_path / "bin/aws-ecr")
     aws.write_text(AWS)
@@ -40,7 +40,7 @@ def stack(service: Service, render: Render, tmp_path: Path) -> Service:
 
 
 def test_deploy_gives_cloudformation_the_pushed_digest_and_the_parameters(stack: Service) -> None:
-    commit = run("git", "rev-parse", "HEAD", cwd=stack.path).stdout.strip()
+    head = run("git", "rev-parse", "HEAD", cwd=stack.path).stdout.strip()
     role = "arn:aws:iam::111122223333:role/deployment"
     done = stack.make("deploy", "ENV=stage", DEPLOYMENT_ROLE_ARN=role)
     assert done.returncode == 0, done.stderr
@@ -55,17 +55,17 @@ def test_deploy_gives_cloudformation_the_pushed_digest_and_the_parameters(stack:
     assert (stack.path / flags["--template-file"]).exists()
     assert asked[asked.index("--role-arn") + 1] == role
 
-    missing = stack.make("deploy", "ENV=prod", f"IMAGE_TAG={commit}")
+    missing = stack.make("deploy", "ENV=prod", f"IMAGE_TAG={head}")
     assert missing.returncode != 0
     assert missing.stderr.startswith("deploy/prod.parameters is missing")
-    failed = stack.make("deploy", "ENV=stage", f"IMAGE_TAG={commit}", STACK_FAILS="yes")
+    failed = stack.make("deploy", "ENV=stage", f"IMAGE_TAG={head}", STACK_FAILS="yes")
     assert failed.returncode != 0
     assert "Failed to create/update the stack" in failed.stderr
 
 
 def test_deploy_waits_until_the_service_says_that_it_is_the_commit(stack: Service) -> None:
-    commit = run("git", "rev-parse", "HEAD", cwd=stack.path).stdout.strip()
-    answers = iter(["0" * 40, commit, "0" * 40])
+    head = run("git", "rev-parse", "HEAD", cwd=stack.path).stdout.strip()
+    answers = iter(["0" * 40, head, "0" * 40])
 
     class Version(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -79,11 +79,11 @@ def test_deploy_waits_until_the_service_says_that_it_is_the_commit(stack: Servic
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Version)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    last = commit
+    last = head
     done = stack.make("deploy", "ENV=stage", SERVICE_URL=url)
     assert done.returncode == 0, done.stderr
     assert next(answers, None) is None, "an old task answered, and nobody waited for the end of it"
     last = "0" * 40
-    late = stack.make("deploy", "ENV=stage", f"IMAGE_TAG={commit}", SERVICE_URL=url, WAIT_SECONDS="3")
+    late = stack.make("deploy", "ENV=stage", f"IMAGE_TAG={head}", SERVICE_URL=url, WAIT_SECONDS="3")
     assert late.returncode != 0
-    assert f"does not run {commit}" in late.stderr
+    assert f"does not run {head}" in late.stderr

@@ -68,7 +68,7 @@ def test_what_the_workflows_run_works(service: Service) -> None:
                 done = subprocess.run(
                     ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]],
                     cwd=service.path,
-                    env=service.environment | env,
+                    env=os.environ | env,
                     text=True,
                     capture_output=True,
                 )

@@ -54,8 +54,6 @@ def test_python_is_formatted_and_clean(rendered: Path) -> None:
 def test_yaml_and_toml_parse_and_are_clean(rendered: Path) -> None:
     tomllib.loads((rendered / "pyproject.toml").read_text())
     files = [path for path in tree(rendered) if path.endswith((".yml", ".yaml"))]
-    for path in files:
-        yaml.safe_load((rendered / path).read_text())
     run("yamllint", "--strict", "-d", YAML_RULES, *files, cwd=rendered)
 
 
