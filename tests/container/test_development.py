@@ -40,6 +40,12 @@ def answer(path: str) -> str:
         return str(response.read().decode())
 
 
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def test_a_change_a_mistake_and_its_repair_each_show_at_once(up: Path) -> None:
     route = up / "src/my_service/routers/hello.py"
     before = route.read_text()
@@ -65,6 +71,27 @@ def test_plain_compose_starts_it_too(repository: Path) -> None:
     run("docker", "compose", "up", "--detach", "--wait", cwd=repository)
     assert answer("/health") == '{"status":"healthy"}'
     run("docker", "compose", "down", cwd=repository)
+
+
+def test_watch_reloads_the_source_and_rebuilds_for_a_dependency(default_repository: Path) -> None:
+    (default_repository / "compose.override.yaml").write_text(
+        f'services:\n  api:\n    ports: !override\n      - "127.0.0.1:{PORT}:8000"\n'
+    )
+    with (default_repository / "watch.log").open("w") as log:
+        watch = subprocess.Popen(["docker", "compose", "watch"], cwd=default_repository, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: "Ada!" in answer("/hello/Ada"), 120)
+        wait_until(lambda: "Watch enabled" in (default_repository / "watch.log").read_text())
+        edit(default_repository / "src/my_service/routers/hello.py", "{name}!", "{name}?")
+        wait_until(lambda: "Ada?" in answer("/hello/Ada"))
+        edit(default_repository / "pyproject.toml", "dependencies = []", 'dependencies = ["six"]')
+        has_six = ("docker", "compose", "exec", "-T", "api", "python", "-c", "import six")
+        wait_until(lambda: run(*has_six, cwd=default_repository, check=False).returncode == 0, 120)
+        wait_until(lambda: "Ada?" in answer("/hello/Ada"))
+    finally:
+        watch.terminate()
+        watch.wait()
+        run("docker", "compose", "down", "--rmi", "local", cwd=default_repository)
 
 
 def test_a_settings_file_and_an_override_of_the_users_are_honoured(repository: Path) -> None:
@@ -136,12 +163,9 @@ def test_no_file_of_another_owner_is_left_behind(repository: Path, tmp_path: Pat
 def test_a_mistake_makes_the_checks_fail(
     default_repository: Path, target: str, file: str, mistake: tuple[str, str]
 ) -> None:
-    path = default_repository / file
-    before = path.read_text()
     commit(default_repository)
     run("make", target, cwd=default_repository)
-    assert mistake[0] in before
-    path.write_text(before.replace(*mistake))
+    edit(default_repository / file, *mistake)
     failed = run("make", target, cwd=default_repository, check=False)
     assert failed.returncode != 0
 

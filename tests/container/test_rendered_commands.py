@@ -1,20 +1,36 @@
-"""The rendered repository's own checks pass, on the host or in the development image, whichever there is."""
+"""The rendered repository's own checks pass, on the host and in the development image."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Render
-from tests.project import ANSWERS, run
+from tests.project import commit, run
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+# The value of `make ON_HOST=`, and answers. Between them every value of the choices, on the host and in the image.
+CHECKED: list[tuple[str, dict[str, Any]]] = [
+    ("yes", {"python_version": HERE}),
+    ("yes", {"python_version": HERE, "deploy": "cloudformation", "architecture": "arm64"}),
+    ("yes", {"python_version": HERE, "deploy": "none", "ci": "none"}),
+    ("", {"python_version": "3.11", "deploy": "none", "ci": "none"}),
+    ("", {"python_version": "3.13", "deploy": "cloudformation"}),
+    ("", {}),
+    ("", {"python_version": "3.15"}),
+]
 
 
-@pytest.mark.parametrize("name", ["default", "short", "middle"])
-def test_the_rendered_tests_and_lints_pass(render: Render, name: str) -> None:
-    repository = render(**ANSWERS[name])
-    tested = run("make", "test", cwd=repository).stdout
+@pytest.mark.parametrize(("on_host", "answers"), CHECKED)
+def test_the_rendered_tests_and_lints_pass(render: Render, on_host: str, answers: dict[str, Any]) -> None:
+    repository = render(**answers)
+    commit(repository)
+    tested = run("make", "test", f"ON_HOST={on_host}", cwd=repository).stdout
     assert " passed" in tested
     assert "Required test coverage of 90% reached" in tested
-    run("make", "lint", cwd=repository)
+    assert ("/app" if not on_host else str(repository)) in tested
+    run("make", "conflicts", "lint", f"ON_HOST={on_host}", cwd=repository)
 
 
 def test_the_contract_holds(render: Render) -> None:
