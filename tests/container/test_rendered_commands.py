@@ -33,6 +33,28 @@ def test_the_rendered_tests_and_lints_pass(render: Render, on_host: str, answers
     run("make", "conflicts", "lint", f"ON_HOST={on_host}", cwd=repository)
 
 
+def test_a_commit_with_a_conflict_or_a_mistake_is_refused(render: Render) -> None:
+    repository = render(python_version=HERE)
+    commit(repository)
+    run("make", "uv.lock", cwd=repository)
+    run("prek", "install", cwd=repository)
+    commit(repository, "What is clean")
+    readme, route = repository / "README.md", repository / "src/my_service/routers/hello.py"
+    for path, mistake in (
+        (readme, "<<<<<<< before updating\n"),
+        (route, "import  os\n"),
+        (repository / "Makefile.rej", "@@"),
+    ):
+        before = path.read_text() if path.exists() else ""
+        path.write_text(before + mistake)
+        run("git", "add", "--all", cwd=repository)
+        refused = run("git", "commit", "--message", "Unnoticed", cwd=repository, check=False)
+        assert refused.returncode != 0, path
+        assert "Failed" in refused.stdout
+        path.write_text(before)
+    assert run("git", "log", "--format=%s", cwd=repository).stdout == "What is clean\nSaved\n"
+
+
 def test_the_contract_holds(render: Render) -> None:
     repository: Path = render(service_name="contract")
     run("make", "build", cwd=repository)
