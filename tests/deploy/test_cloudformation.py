@@ -117,7 +117,10 @@ def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_ecs_registers_the_task_and_runs_the_service(repository: Path, aws: Any) -> None:
     ecs, ec2, elb = aws("ecs"), aws("ec2"), aws("elbv2")
     task = as_api(properties(repository, "TaskDefinition"))
-    registered = ecs.register_task_definition(**task)["taskDefinition"]
+    for cpu, memory in PAIRS:
+        size = {"cpu": str(cpu), "memory": str(memory)}
+        registered = ecs.register_task_definition(**task | size)["taskDefinition"]
+        assert registered.items() >= size.items()
     container = task["containerDefinitions"][0]
     kept = registered["containerDefinitions"][0]
     for name in ("healthCheck", "linuxParameters", "stopTimeout", "user", "readonlyRootFilesystem", "logConfiguration"):

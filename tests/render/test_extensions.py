@@ -85,6 +85,11 @@ def test_sizes_are_offered_in_words(macros: Environment) -> None:
     assert call(macros, "fargate", "default_memory", 1024) == "2048"
 
 
+def test_sizes_in_python_are_those_of_the_table(macros: Environment) -> None:
+    sizes = eval(call(macros, "fargate", "python_sizes"))
+    assert {cpu: list(memory) for cpu, memory in sizes.items()} == table("fargate")
+
+
 def test_images_carry_the_pinned_versions(macros: Environment) -> None:
     pins = table("versions")
     assert call(macros, "images", "uv", "ghcr.io/astral-sh") == f"ghcr.io/astral-sh/uv:{pins['uv']}"
