@@ -8,7 +8,7 @@ import pytest
 from tests.project import copy
 
 NAME = "lower-case words"
-RESERVED = "not a Python keyword, nor a module the service already has"
+RESERVED = "taken by Python or by a dependency"
 REFUSED: list[tuple[str, Any, str]] = [
     *[
         ("service_name", name, NAME)
@@ -46,11 +46,14 @@ REFUSED: list[tuple[str, Any, str]] = [
     ],
     *[("package_name", name, NAME) for name in ("My", "my-service", "my__service", "_my", "my.service", "1st", "")],
     *[("package_name", name, RESERVED) for name in ("import", "json", "uvicorn")],
+    *[("description", text, "1 to 100 characters") for text in ("", "a" * 101)],
+    *[("description", text, "no space at either end") for text in (" ", " a", "a\n")],
     *[
-        ("description", text, "one line of 1 to 100")
-        for text in ("", " ", "a" * 101, "two\nlines", 'a "b"', "a\\b", "a\0", "‮a", " a")
+        ("description", text, 'one line without " and without \\')
+        for text in ("two\nlines", 'a "b"', "a\\b", "a\0", "‮a")
     ],
-    *[("pack", name, NAME) for name in ("", "My-Pack", "@pack", "p", "a" * 41, "pack: x")],
+    *[("pack", name, NAME) for name in ("", "My-Pack", "@pack", "pack: x")],
+    *[("pack", name, "2 to 40 characters") for name in ("p", "a" * 41)],
     *[
         ("aws_account_id", text, "12 digits")
         for text in (
@@ -65,11 +68,11 @@ REFUSED: list[tuple[str, Any, str]] = [
         )
     ],
     *[
-        ("aws_region", text, "an AWS region that has ECS")
+        ("aws_region", text, "a region with ECS")
         for text in ("", "us-east-9", "US-EAST-1", "us-east-1\n", "mars-north-1", "us-east-1a")
     ],
     *[("workers", number, "a whole number from 1 to 64") for number in (0, -1, 65)],
-    ("workers", 17, "at most 16: each worker needs 128 MiB"),
+    ("workers", 17, "at most 16, as each needs 128 MiB"),
     ("workers", "two", "invalid literal"),
     ("cpu", 1000, "Invalid choice"),
     ("memory", 512, "Invalid choice"),

@@ -1,0 +1,103 @@
+"""The questionnaire as a person meets it, in a terminal of 80 columns."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.project import COMPUTED, NEWEST, QUESTIONS
+from tests.terminal.terminal import CLEAR, Terminal, terminal
+
+ASKED = [name for name in QUESTIONS if name not in COMPUTED and "ask" not in QUESTIONS[name]]
+MISTAKES = [
+    ("service_name", "My Service", "lower-case words joined by hyphens"),
+    ("service_name", "a", "2 to 40 characters"),
+    ("service_name", "logging", "taken by Python or by a dependency"),
+    ("description", "", "1 to 100 characters"),
+    ("description", " a", "no space at either end"),
+    ("description", 'a "b"', 'one line without " and without \\'),
+    ("pack", "@pack", "lower-case words joined by hyphens"),
+    ("pack", "p", "2 to 40 characters"),
+    ("workers", "0", "a whole number from 1 to 64"),
+    ("workers", "17", "at most 16, as each needs 128 MiB"),
+    ("aws_account_id", "1234", "12 digits, as in 123456789012"),
+    ("aws_region", "us-east-9", "a region with ECS, as in us-east-1"),
+]
+GOOD = {"workers": "2", "aws_account_id": "210987654321", "aws_region": "eu-west-1"}
+
+
+def copy(template: Path, folder: Path, *options: str) -> AbstractContextManager[Terminal]:
+    return terminal("copier", "copy", "--vcs-ref", NEWEST, *options, template, "new", cwd=folder)
+
+
+def first_line(name: str) -> str:
+    return str(QUESTIONS[name]["help"]).splitlines()[0]
+
+
+@pytest.fixture
+def questionnaire(template: Path, tmp_path: Path) -> Iterator[Terminal]:
+    with copy(template, tmp_path) as started:
+        yield started
+
+
+def test_at_most_eight_questions_are_asked_and_enter_takes_each_suggestion(
+    questionnaire: Terminal, tmp_path: Path
+) -> None:
+    assert len(ASKED) <= 8
+    for name in ASKED:
+        questionnaire.wait_for(first_line(name))
+        for line in str(QUESTIONS[name]["help"]).splitlines():
+            assert line in questionnaire.text(), "a line of help is cut off"
+        questionnaire.type("\r")
+    questionnaire.wait_for("my-service is ready. Next:")
+    assert questionnaire.wait_for_end() == 0
+    answers = yaml.safe_load((tmp_path / "new/.copier-answers.yml").read_text())
+    assert answers.keys() >= set(ASKED)
+
+
+@pytest.mark.parametrize(("name", "mistake", "rule"), MISTAKES)
+def test_a_mistake_is_answered_with_the_rule_and_can_be_corrected(
+    questionnaire: Terminal, name: str, mistake: str, rule: str
+) -> None:
+    for earlier in ASKED[: ASKED.index(name)]:
+        questionnaire.wait_for(first_line(earlier))
+        questionnaire.type("\r")
+    questionnaire.wait_for(first_line(name))
+    questionnaire.type(CLEAR + mistake + "\r")
+    questionnaire.wait_for(f"Validation error for question '{name}': {rule}")
+    assert mistake in questionnaire.text(), "what was typed is gone"
+    following = ASKED[ASKED.index(name) + 1]
+    assert first_line(following) not in questionnaire.text()
+    questionnaire.type(CLEAR + GOOD.get(name, "orders") + "\r")
+    questionnaire.wait_for(first_line(following))
+
+
+def test_what_follows_from_an_earlier_answer_is_suggested(template: Path, tmp_path: Path) -> None:
+    with copy(template, tmp_path, "--ask", "cpu", "--ask", "package_name") as questionnaire:
+        questionnaire.wait_for(first_line("service_name"))
+        questionnaire.type(CLEAR + "orders-api\r")
+        for name in ("description", "pack", "python_version"):
+            questionnaire.wait_for(first_line(name))
+            questionnaire.type("\r")
+        questionnaire.wait_for(first_line("cpu"))
+        assert "0.25 vCPU" in questionnaire.text()
+        questionnaire.type("\x1b[B\r")  # one down from 1 vCPU
+        questionnaire.wait_for(first_line("workers"))
+        questionnaire.wait_for("\n   2")
+        for name in ("workers", "aws_account_id", "aws_region", "deploy"):
+            questionnaire.wait_for(first_line(name))
+            questionnaire.type("\r")
+        questionnaire.wait_for("orders_api")
+
+
+@pytest.mark.parametrize("answered", [0, 3, 7])
+def test_ctrl_c_leaves_nothing_behind(questionnaire: Terminal, tmp_path: Path, answered: int) -> None:
+    for name in ASKED[:answered]:
+        questionnaire.wait_for(first_line(name))
+        questionnaire.type("\r")
+    questionnaire.wait_for(first_line(ASKED[answered]))
+    questionnaire.type("\x03")
+    assert questionnaire.wait_for_end() == 1
+    assert list(tmp_path.iterdir()) == []
