@@ -19,7 +19,7 @@ demo: $(UV) ## Render the default answers into demo/my-service and start the ser
 
 .PHONY: test
 test: $(UV) ## Run all tests; where no engine answers, with one that is started and stopped for them
-	tests/rig/rig run uv run pytest
+	tests/rig/rig run uv run pytest --numprocesses=auto --dist=loadgroup
 
 .PHONY: fuzz
 fuzz: $(UV) ## Try N random answer sets: make fuzz N=5000
@@ -32,6 +32,10 @@ fuzz-updates: $(UV) ## Try N random histories of a service and an update: make f
 .PHONY: bench
 bench: $(UV) ## Measure what the process costs, as ratios
 	tests/rig/rig run uv run python benchmarks/process.py
+
+.PHONY: pictures
+pictures: $(UV) ## Draw the pictures of the README from the real thing
+	PYTHONPATH=. tests/rig/rig run uv run --with matplotlib==3.10.7 python docs/pictures.py
 
 .PHONY: lint
 lint: $(UV) ## Check style and types of the tests

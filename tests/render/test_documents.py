@@ -1,0 +1,59 @@
+"""The documents of this repository and the rendered README say what is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.project import COMPUTED, QUESTIONS, ROOT
+
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r'\]\(([^)\s]+)\)|(?:src|srcset|href)="([^"]+)"')
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(document: Path) -> list[str]:
+    """Return the links to files and headings that are not there."""
+    dead = []
+    for link in ("".join(found) for found in LINK.findall(document.read_text())):
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        if "://" not in link and (not target.exists() or (anchor and anchor not in anchors(target))):
+            dead.append(link)
+    return dead
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_link_is_dead(document: Path) -> None:
+    assert dead_links(document) == []
+
+
+def test_no_link_of_the_rendered_readme_is_dead(rendered: Path) -> None:
+    assert dead_links(rendered / "README.md") == []
+
+
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
+    document = tmp_path / "a.md"
+    document.write_text(
+        '# A b, c\n[1](b.md) [2](#a-b-c) [3](#d) [4](a.md#e) <img src="f.png"> [5](https://example.com)\n'
+    )
+    assert dead_links(document) == ["b.md", "#d", "a.md#e", "f.png"]
+
+
+def test_the_tables_of_questions_are_complete_and_say_the_defaults() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
+    asked, knobs = text.split("Not asked", 1)
+    assert rows.keys() == QUESTIONS.keys() - COMPUTED
+    for name, default in rows.items():
+        assert f"`{name}`" in (knobs if "ask" in QUESTIONS[name] else asked)
+        fixed = str(QUESTIONS[name]["default"])
+        if default.startswith("`"):
+            assert default.strip("`") == fixed
+        else:
+            assert "{" in fixed or name == "description", f"the default of {name} is {fixed}"
