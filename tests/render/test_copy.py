@@ -17,10 +17,10 @@ KEYS = {"type", "help", "default", "choices", "validator", "ask", "when"}
 
 def test_copy_needs_nothing_but_copier_and_no_trust(template: Path, tmp_path: Path) -> None:
     copier = ("uvx", "--isolated", "copier@9.19.1", "copy", "--defaults", "--vcs-ref", NEWEST, template)
-    printed = run(*copier, tmp_path / "first").stdout
-    assert f'cd "{tmp_path / "first"}"' in printed
+    printed = run(*copier, tmp_path / "the first").stdout
+    assert f'cd "{tmp_path / "the first"}"' in printed
     run(*copier, tmp_path / "second")
-    assert tree(tmp_path / "first") == tree(tmp_path / "second")
+    assert tree(tmp_path / "the first") == tree(tmp_path / "second")
 
 
 def test_answers_are_recorded_and_computed_values_are_not(default: Path) -> None:
@@ -51,18 +51,7 @@ def test_every_question_says_what_it_asks_and_what_it_changes() -> None:
             assert max(len(question), len(effect)) < 80, name
 
 
-def test_at_most_eight_questions_are_asked() -> None:
-    asked = [name for name, spec in QUESTIONS.items() if spec.get("when", True) and spec.get("ask", True)]
-    assert len(asked) == 8
-
-
 def test_the_version_is_one() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"Version {version};" in (ROOT / "README.md").read_text()
     assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
-
-
-def test_the_readme_lists_every_question_and_knob() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for name, spec in QUESTIONS.items():
-        assert (f"`{name}`" in readme) == (spec.get("when") is not False), name

@@ -8,7 +8,7 @@ import pytest
 from tests.project import copy
 
 NAME = "lower-case words"
-RESERVED = "taken by Python or by a dependency"
+RESERVED = "taken by Python or other software"
 REFUSED: list[tuple[str, Any, str]] = [
     *[
         ("service_name", name, NAME)
@@ -42,7 +42,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("service_name", "a" * 41, "2 to 40 characters"),
     *[
         ("service_name", name, RESERVED)
-        for name in ("class", "logging", "fastapi", "async", "pydantic-core", "tests", "compose")
+        for name in ("class", "logging", "fastapi", "async", "pydantic-core", "tests", "compose", "con", "lpt1")
     ],
     *[("package_name", name, NAME) for name in ("My", "my-service", "my__service", "_my", "my.service", "1st", "")],
     *[("package_name", name, RESERVED) for name in ("import", "json", "uvicorn")],

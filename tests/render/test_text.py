@@ -46,6 +46,11 @@ def test_no_file_has_an_unrendered_name(rendered: Path) -> None:
         assert not path.endswith(".jinja"), path
 
 
+def test_what_says_how_it_is_run_can_be_run_and_nothing_else(rendered: Path) -> None:
+    for path, text in tree(rendered).items():
+        assert bool((rendered / path).stat().st_mode & 0o111) == text.startswith("#!"), path
+
+
 def test_python_is_formatted_and_clean(rendered: Path) -> None:
     run("ruff", "format", "--check", "--no-cache", cwd=rendered)
     run("ruff", "check", "--no-cache", cwd=rendered)

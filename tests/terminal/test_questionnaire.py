@@ -14,7 +14,7 @@ ASKED = [name for name in QUESTIONS if name not in COMPUTED and "ask" not in QUE
 MISTAKES = [
     ("service_name", "My Service", "lower-case words joined by hyphens"),
     ("service_name", "a", "2 to 40 characters"),
-    ("service_name", "logging", "taken by Python or by a dependency"),
+    ("service_name", "logging", "taken by Python or other software"),
     ("description", "", "1 to 100 characters"),
     ("description", " a", "no space at either end"),
     ("description", 'a "b"', 'one line without " and without \\'),
