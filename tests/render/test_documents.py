@@ -57,3 +57,15 @@ def test_the_tables_of_questions_are_complete_and_say_the_defaults() -> None:
             assert default.strip("`") == fixed
         else:
             assert "{" in fixed or name == "description", f"the default of {name} is {fixed}"
+
+
+def test_every_message_of_the_rendered_commands_has_a_cure(rendered: Path) -> None:
+    cures = (ROOT / "docs/troubleshooting.md").read_text()
+    messages = re.findall(r'echo "(.*?)" >&2', (rendered / "Makefile").read_text())
+    for script in (rendered / "deploy").glob("[!.]*"):
+        messages += re.findall(r'^.*\bfail "(.*)"', script.read_text(), re.MULTILINE)
+    assert messages
+    for message in messages:
+        # Without what differs from one service to another.
+        phrase = next(part.strip() for part in re.split(r"\$\S+|\d\S*|[:.;,]", message) if " " in part.strip())
+        assert phrase in cures, message
