@@ -55,3 +55,8 @@ def test_the_version_is_one() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"Version {version};" in (ROOT / "README.md").read_text()
     assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
+
+
+def test_every_version_says_what_to_do_before_updating() -> None:
+    for section in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        assert re.search(r"\n### Before updating\n\n\S", section), section

@@ -1,12 +1,18 @@
 """Released versions of the template, and services that were made from them."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import copier
 import pytest
+import yaml
 
 from tests import project
 from tests.project import NEWEST, commit, run
@@ -54,3 +60,59 @@ def copy(template: Path, tmp_path: Path) -> Copy:
         return repository
 
     return copy
+
+
+@dataclass
+class GitHub:
+    """What the stand-in for `gh` remembers, and where that is on the PATH."""
+
+    folder: Path
+
+    @property
+    def state(self) -> dict[str, list[dict[str, Any]]]:
+        state: dict[str, list[dict[str, Any]]] = json.loads((self.folder / "state.json").read_text())
+        return state
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> GitHub:
+    """A `gh` without GitHub."""
+    folder = tmp_path / "github"
+    folder.mkdir()
+    (folder / "state.json").write_text('{"releases": [], "pulls": []}')
+    (folder / "gh").write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("gh.py")} "$@"\n')
+    (folder / "gh").chmod(0o755)
+    return GitHub(folder)
+
+
+@dataclass
+class Step:
+    """What a step of a workflow did."""
+
+    returncode: int
+    stdout: str
+    outputs: dict[str, str]
+
+
+def run_step(workflow: Path, name: str, repository: Path, github: GitHub, **env: str) -> Step:
+    """Run the named step of a workflow as GitHub does; `env` replaces what the step takes from GitHub."""
+    jobs = yaml.safe_load(workflow.read_text())["jobs"].values()
+    (step,) = [step for job in jobs for step in job["steps"] if step.get("name") == name]
+    given = {key: value for key, value in step.get("env", {}).items() if "${{" not in str(value)}
+    if "GH_TOKEN" in step.get("env", {}):
+        given["GH_TOKEN"] = "secret"
+    missing = step.get("env", {}).keys() - given.keys() - env.keys()
+    assert not missing, f"the step needs {missing}"
+    output = github.folder / "output"
+    output.write_text("")
+    environment = {"GH_STATE": str(github.folder / "state.json"), "GITHUB_OUTPUT": str(output)}
+    environment |= {"RUNNER_TEMP": str(github.folder), "PATH": f"{github.folder}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]],
+        cwd=repository,
+        env=os.environ | environment | given | env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return Step(done.returncode, done.stdout, dict(line.split("=", 1) for line in output.read_text().splitlines()))
