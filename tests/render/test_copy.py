@@ -1,13 +1,15 @@
 """What `copier copy` promises before anything is built."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import Render
-from tests.project import COPIER_YML, NEWEST, QUESTIONS, ROOT, run, tree
+from tests.project import COPIER_YML, NEWEST, QUESTIONS, ROOT, commit, run, tree
 
 SETTINGS = {"subdirectory", "min_copier_version", "envops", "skip_if_exists", "exclude"} | {
     f"message_{when}_{what}" for when in ("before", "after") for what in ("copy", "update")
@@ -60,3 +62,24 @@ def test_the_version_is_one() -> None:
 def test_every_version_says_what_to_do_before_updating() -> None:
     for section in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
         assert re.search(r"\n### Before updating\n\n\S", section), section
+
+
+
+MESSAGES = {
+    "copy": ("A FastAPI service on AWS ECS", "git init && make up"),
+    "update": ("CHANGELOG.md", "make conflicts"),
+}
+
+
+@pytest.mark.parametrize("what", MESSAGES)
+def test_messages_are_short_and_say_the_next_step(template: Path, tmp_path: Path, what: str) -> None:
+    copier = (sys.executable, "-m", "copier")
+    said = run(*copier, "copy", "--defaults", "--vcs-ref", NEWEST, template, tmp_path / "new").stdout
+    if what == "update":
+        commit(tmp_path / "new")
+        said = run(*copier, "update", "--defaults", "--vcs-ref", NEWEST, cwd=tmp_path / "new").stdout
+    for when, text in zip(("before", "after"), MESSAGES[what], strict=True):
+        assert text in said
+        message = COPIER_YML[f"_message_{when}_{what}"]
+        assert message.count("\n") <= 3
+        assert message.split("\n")[0] in said.replace("my-service", "{{ service_name }}")
