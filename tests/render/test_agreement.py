@@ -1,6 +1,7 @@
 """Every number is said once: the files of a rendered repository agree with each other."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import Render
-from tests.project import ANSWERS, QUESTIONS
+from tests.project import ANSWERS, QUESTIONS, ROOT
 
 
 @pytest.fixture(scope="module", params=ANSWERS)
@@ -106,3 +107,10 @@ def test_the_manifest_has_the_health_check_numbers_of_the_load_balancer(default:
 def test_the_suggested_workers_are_one_per_vcpu(render: Render, cpu: int, workers: int) -> None:
     package = render(cpu=cpu) / "src/my_service"
     assert facts(r"web_concurrency: .* = (\d+)$", package / "ops/settings.py") == {str(workers)}
+
+
+def test_services_are_updated_by_the_copier_that_is_tested(default: Path) -> None:
+    tested = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    workflow = default / ".github/workflows/template-update.yml"
+    (version,) = facts(r"\buvx copier@(\S+?)[ ,]", default / "Makefile", workflow)
+    assert f"copier=={version}" in tested

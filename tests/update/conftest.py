@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def conflicts(repository: Path) -> str:
 def copy(template: Path, tmp_path: Path) -> Copy:
     """Return a function that makes a committed service from a version of the template."""
 
-    def copy(version: str, name: str = "service", **answers: Any) -> Path:
+    def copy(version: str, name: str = "service", template: Path = template, **answers: Any) -> Path:
         repository = project.copy(template, tmp_path / name, answers, version)
         commit(repository)
         return repository
@@ -64,7 +65,7 @@ def copy(template: Path, tmp_path: Path) -> Copy:
 
 @dataclass
 class GitHub:
-    """What the stand-in for `gh` remembers, and where that is on the PATH."""
+    """A folder with the stand-in for `gh` and what it remembers."""
 
     folder: Path
 
@@ -106,7 +107,7 @@ def run_step(workflow: Path, name: str, repository: Path, github: GitHub, **env:
     output = github.folder / "output"
     output.write_text("")
     environment = {"GH_STATE": str(github.folder / "state.json"), "GITHUB_OUTPUT": str(output)}
-    environment |= {"RUNNER_TEMP": str(github.folder), "PATH": f"{github.folder}:{os.environ['PATH']}"}
+    environment |= {"RUNNER_TEMP": tempfile.mkdtemp(dir=github.folder), "PATH": f"{github.folder}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]],
         cwd=repository,

@@ -58,7 +58,8 @@ def main() -> None:
                 sys.exit("HTTP 422: Validation Failed: Release.target_commitish is invalid")
             state["releases"].append({"tag": said.tag, "title": said.title, "notes": Path(said.notes_file).read_text()})
         case "pr", "list":
-            assert (said.json, said.jq) == ("number", ".[].number"), "the stand-in knows no other query"
+            query = ("number,isCrossRepository", ".[] | select(.isCrossRepository | not) | .number")
+            assert (said.json, said.jq) == query, "the stand-in knows no other query"
             print("".join(f"{pr['number']}\n" for pr in of_branch), end="")
         case "pr", "create":
             if of_branch:
