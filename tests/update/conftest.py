@@ -6,19 +6,38 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import copier
+import jinja2
 import pytest
 import yaml
 
 from tests import project
-from tests.project import NEWEST, commit, run
+from tests.project import NEWEST, ROOT, commit, run
 
 Copy = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast() -> Iterator[None]:
+    """Compile each text once and parse YAML in C: half of an update's time, and none of its outcome."""
+    compile_text = jinja2.Environment.compile
+    compiled: dict[Any, Any] = {}
+
+    def compile_once(self: jinja2.Environment, *arguments: Any) -> Any:
+        key = (self.sandboxed, *arguments)
+        if key not in compiled:
+            compiled[key] = compile_text(self, *arguments)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", compile_once)
+        patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
+        yield
 
 
 def versions(template: Path) -> dict[str, str]:
@@ -49,6 +68,17 @@ def update(repository: Path, version: str = NEWEST, **answers: Any) -> None:
 def conflicts(repository: Path) -> str:
     rejected = [path.name for path in repository.rglob("*.rej")]
     return run("git", "ls-files", "--unmerged", cwd=repository).stdout + "\n".join(rejected)
+
+
+def seeds(paths: Iterable[str], package: str, template: Path = ROOT) -> set[str]:
+    """Return those of the paths that no update looks at: seed-once files, and what the template once had."""
+    (excluded,) = yaml.safe_load((template / "copier.yml").read_text())["_exclude"]
+    patterns = [line.replace("src/*", f"src/{package}") for line in excluded.split() if line[0] == "/"]
+    return {
+        path
+        for path in paths
+        if any(Path(f"/{path}").match(line) or f"/{path}".startswith(line.removesuffix("**")) for line in patterns)
+    }
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.project import ANSWERS, COPIER_YML, NEWEST, commit, run, tree
-from tests.update.conftest import Copy, conflicts, update
+from tests.project import ANSWERS, NEWEST, commit, run, tree
+from tests.update.conftest import Copy, conflicts, seeds, update
 
 
 def answers(repository: Path) -> dict[str, Any]:
@@ -20,14 +20,8 @@ def answers(repository: Path) -> dict[str, Any]:
 def comparable(repository: Path) -> dict[str, str]:
     """Return the files that an update keeps up to date; seed-once ones are the service's own."""
     files = tree(repository)
-    package = answers(repository)["package_name"]
-    seeds = [
-        pattern.replace("*", package, 1)[1:] if pattern.startswith("/src/*/") else pattern[1:]
-        for pattern in COPIER_YML["_skip_if_exists"]
-    ]
-    for path in list(files):
-        if any(Path(path).match(seed) or path.startswith(seed.removesuffix("**")) for seed in seeds):
-            del files[path]
+    for path in seeds(files, answers(repository)["package_name"]):
+        del files[path]
     files[".copier-answers.yml"] = re.sub("^_commit: .*$", "", files[".copier-answers.yml"], flags=re.MULTILINE)
     return files
 

@@ -1,0 +1,232 @@
+"""What services have from the last release stays valid, unless the changelog says before an update what does not.
+
+"Before updating" of a new version must name, in backquotes: `file` that is gone, `question` that is gone,
+`question=answer` that is refused.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.project import ANSWERS, NEWEST, QUESTIONS, ROOT, commit, copy, run, tree
+from tests.update.conftest import seeds
+
+Answers = dict[str, Any]
+
+LIMITS: list[Answers] = [
+    {
+        "service_name": "ab",
+        "description": "a",
+        "pack": "ab",
+        "aws_account_id": "000000000000",
+        "package_name": "a",
+        "port": 1024,
+        "health_path": "/a",
+        "min_tasks": 1,
+        "max_tasks": 1,
+        "workers": 1,
+        "trusted_proxies": "128.0.0.0/1",
+        "base_image_registry": "a.b",
+        "uv_image_registry": "a.b",
+    },
+    {
+        "service_name": "a-1" * 13 + "z",
+        "description": "\N{SNOWMAN}'{%" * 25,
+        "pack": "a-1" * 13 + "z",
+        "aws_account_id": "999999999999",
+        "package_name": "a_1" * 13 + "z",
+        "port": 65535,
+        "health_path": "/a-_Z" * 20,
+        "min_tasks": 5000,
+        "max_tasks": 5000,
+        "cpu": 16384,
+        "memory": 122880,
+        "workers": 64,
+        "trusted_proxies": "255.255.255.255/32",
+        "base_image_registry": "a-1.b.cd:65535/e/f-g_h.i",
+        "uv_image_registry": "a-1.b.cd:65535/e/f-g_h.i",
+    },
+]
+
+
+def show(template: Path, version: str, path: str) -> str:
+    return run("git", "show", f"{version}:{path}", cwd=template).stdout
+
+
+def questions(template: Path, version: str) -> dict[str, dict[str, Any]]:
+    """Return the questions whose answers services have recorded."""
+    config = yaml.safe_load(show(template, version, "copier.yml"))
+    return {name: spec for name, spec in config.items() if name[0] != "_" and spec.get("when") is not False}
+
+
+def candidates(template: Path, version: str) -> Iterator[Answers]:
+    """Yield answers that services of a release may have: its tests' own, limits, and each choice once."""
+    tests: dict[str, Any] = {"__file__": str(ROOT / "tests/project.py")}
+    exec(show(template, version, "tests/project.py"), tests)
+    yield from tests["ANSWERS"].values()
+    yield from LIMITS
+    every: dict[str, list[Any]] = {
+        "aws_region": re.findall("- (.*)", show(template, version, "extensions/regions.yml"))
+    }
+    for name, spec in questions(template, version).items():
+        if isinstance(choices := spec.get("choices"), list | dict):
+            every[name] = list(choices.values() if isinstance(choices, dict) else choices)
+    longest = max(map(len, every.values()))
+    rows = zip(*(islice(cycle(values), longest) for values in every.values()), strict=True)
+    yield from (dict(zip(every, row, strict=True)) for row in rows)
+    sizes = yaml.safe_load(show(template, version, "extensions/fargate.yml"))
+    yield from (
+        {"cpu": cpu, "memory": memory, "workers": 1} for cpu in sizes for memory in (sizes[cpu][0], sizes[cpu][-1])
+    )
+
+
+def only_questions(template: Path, version: str, folder: Path) -> Callable[[Answers], str]:
+    """Return a function that says which question of a version refuses answers, if any; it renders next to nothing."""
+    known = questions(template, version).keys()
+    asked = folder / version
+    (asked / "template").mkdir(parents=True)
+    (asked / "template" / "empty").touch()
+    archive = f"git archive {version} copier.yml extensions | tar --extract --directory '{asked}'"
+    run("bash", "-c", archive, cwd=template)
+
+    def refused(answers: Answers) -> str:
+        new = folder / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            copy(asked, new, {name: answer for name, answer in answers.items() if name in known}, "HEAD")
+        except ValueError as refusal:
+            return str(re.findall(r"(?:question|choice for) '(\w+)'", str(refusal))[0])
+        return ""
+
+    return refused
+
+
+@dataclass
+class Held:
+    """What services of a version have: questions, answers that it accepted, files that it made from some of them."""
+
+    version: str
+    questions: set[str]
+    accepted: list[Answers]
+    made: list[tuple[Answers, set[str]]]
+
+
+def held(template: Path, version: str, folder: Path) -> Held:
+    recorded = questions(template, version).keys()
+    refused = only_questions(template, version, folder)
+    known = [
+        {name: answer for name, answer in row.items() if name in recorded} for row in candidates(template, version)
+    ]
+    accepted = [row for row in known if not refused(row)]
+    made = []
+    for number, row in enumerate(ANSWERS.values()):
+        answers = {name: row[name] for name in row.keys() & recorded - {"service_name"}}
+        if not refused(answers):
+            made.append((answers, set(tree(copy(template, folder / f"{version}-{number}", answers, version)))))
+    return Held(version, set(recorded), accepted, made)
+
+
+def incompatible(old: Held, template: Path, new: str, folder: Path) -> set[str]:
+    """Return what services have that a version refuses or takes away."""
+    refused = only_questions(template, new, folder)
+    found = old.questions - questions(template, new).keys()
+    for answers in old.accepted:
+        if name := refused(answers):
+            found.add(f"{name}={answers.get(name)}")
+    for number, (answers, files) in enumerate(old.made):
+        if not refused(answers):
+            gone = files - tree(copy(template, folder / f"{new}-{number}", answers, new)).keys()
+            found |= gone - seeds(gone, "my_service", template)
+    return found
+
+
+def announced(template: Path, old: str, new: str) -> set[str]:
+    """Return what the changelog of the new version names before updating."""
+    section = show(template, new, "CHANGELOG.md").split("\n## ")[1]
+    if section.split()[0] == old.removeprefix("v"):
+        return set()  # that version is released
+    return set(re.findall("`(.*?)`", section.partition("### Before updating")[2]))
+
+
+def test_nothing_that_services_have_is_refused_or_gone_unannounced(
+    template: Path, released: list[str], tmp_path: Path
+) -> None:
+    found = incompatible(held(template, released[-1], tmp_path), template, NEWEST, tmp_path)
+    assert found <= announced(template, released[-1], NEWEST), 'name it in CHANGELOG.md under "Before updating"'
+
+
+def test_the_limits_are_accepted_and_are_all_questions(template: Path, tmp_path: Path) -> None:
+    refused = only_questions(template, NEWEST, tmp_path)
+    assert [refused(limits) for limits in LIMITS] == ["", ""]
+    free = {name for name, spec in QUESTIONS.items() if "validator" in spec}
+    assert free - {"aws_region"} <= LIMITS[0].keys() & LIMITS[1].keys()
+
+
+def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(template: Path) -> None:
+        text = (template / file).read_text()
+        assert re.search(old, text)
+        (template / file).write_text(re.sub(old, new, text))
+
+    return change
+
+
+def rename_question(template: Path) -> None:
+    for path in [template / "copier.yml", *(template / "template").rglob("*.jinja")]:
+        path.write_text(re.sub(r"\bmax_tasks\b", "most_tasks", path.read_text()))
+
+
+BREAKS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "a file is removed": (
+        ".pre-commit-config.yaml",
+        lambda template: (template / "template/.pre-commit-config.yaml").unlink(),
+    ),
+    "a file is renamed": (
+        "Dockerfile.dev",
+        lambda template: (template / "template/Dockerfile.dev.jinja").rename(
+            template / "template/dev.Dockerfile.jinja"
+        ),
+    ),
+    "a choice is removed": ("python_version=3.11", replace("copier.yml", '"3.11", ', "")),
+    "a validator is tightened": ("port=1024", replace("copier.yml", "1024 <= port", "1025 <= port")),
+    "a region is removed": ("aws_region=us-west-2", replace("extensions/regions.yml", " +- us-west-2\n", "")),
+    "a question is renamed": ("max_tasks", rename_question),
+}
+
+
+@pytest.fixture(scope="module")
+def newest(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Held:
+    return held(template, NEWEST, tmp_path_factory.mktemp("newest"))
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_a_break_is_noticed_until_it_is_announced(template: Path, newest: Held, tmp_path: Path, what: str) -> None:
+    name, make = BREAKS[what]
+    clone = tmp_path / "template"
+    run("git", "clone", "--quiet", template, clone)
+    make(clone)
+    commit(clone)
+    run("git", "tag", "v9999.1.0", cwd=clone)
+    assert incompatible(newest, clone, "v9999.1.0", tmp_path / "work") == {name}
+    assert announced(clone, NEWEST, "v9999.1.0") == set()
+    entry = f"# Changelog\n\n## 9999.1.0\n\nNews.\n\n### Before updating\n\n- `{name}` goes.\n\n## 9999.0.0\n\n`x`\n"
+    (clone / "CHANGELOG.md").write_text(entry)
+    commit(clone)
+    assert announced(clone, NEWEST, "HEAD") == {name}
+
+
+def test_a_file_that_services_keep_is_not_gone(template: Path, newest: Held, tmp_path: Path) -> None:
+    clone = tmp_path / "template"
+    run("git", "clone", "--quiet", template, clone)
+    (clone / "template/.pre-commit-config.yaml").unlink()
+    replace("copier.yml", r"(    /README.md\n)", r"\1    /.pre-commit-config.yaml\n")(clone)
+    commit(clone)
+    run("git", "tag", "v9999.1.0", cwd=clone)
+    assert incompatible(newest, clone, "v9999.1.0", tmp_path / "work") == set()
