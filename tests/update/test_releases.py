@@ -1,12 +1,14 @@
 """Every released version updates to the newest, and is then what a fresh copy is."""
 
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.container.conftest import running
 from tests.project import ANSWERS, NEWEST, commit, run, tree
 from tests.update.conftest import Copy, conflicts, seeds, update
 
@@ -65,3 +67,18 @@ def test_an_answer_can_be_changed_by_an_update(copy: Copy) -> None:
     update(service, port=9000)
     assert "EXPOSE 9000" in (service / "Dockerfile").read_text()
     assert conflicts(service) == ""
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_updated_service_passes_its_tests_and_builds(released: list[str], copy: Copy) -> None:
+    service = copy(released[0])
+    update(service)
+    commit(service)
+    image = f"test-{uuid.uuid4().hex[:8]}"
+    assert " passed" in run("make", "test", cwd=service).stdout
+    run("make", "build", f"IMAGE={image}", cwd=service)
+    try:
+        with running(image) as container:
+            container.wait_until_healthy()
+    finally:
+        run("docker", "image", "rm", image)
