@@ -28,10 +28,11 @@ def fast() -> Iterator[None]:
     compile_text = jinja2.Environment.compile
     compiled: dict[Any, Any] = {}
 
-    def compile_once(self: jinja2.Environment, *arguments: Any) -> Any:
-        key = (self.sandboxed, *arguments)
+    # Each clone of the template has its files elsewhere; `filename` is for tracebacks alone.
+    def compile_once(self: jinja2.Environment, source: str, name: Any = None, filename: Any = None, *how: Any) -> Any:
+        key = (self.sandboxed, source, name, *how)
         if key not in compiled:
-            compiled[key] = compile_text(self, *arguments)
+            compiled[key] = compile_text(self, source, name, filename, *how)
         return compiled[key]
 
     with pytest.MonkeyPatch.context() as patch:

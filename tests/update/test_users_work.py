@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import project
@@ -135,8 +135,6 @@ def test_nothing_of_a_users_is_lost(base: Path, original: Path, tmp_path: Path) 
     @settings(max_examples=HISTORIES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(histories(sorted(source)))
     def history(story: dict[str, Any]) -> None:
-        for who, what in story.items():
-            note(f"{who}: {what}")
         template, service = tmp_path / "template", tmp_path / "service"
         shutil.rmtree(template, ignore_errors=True)
         shutil.rmtree(service, ignore_errors=True)
