@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
 
 from tests.project import ANSWERS, COMPUTED, NEWEST, QUESTIONS, ROOT, run
 
@@ -25,6 +27,25 @@ def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setenv("GIT_CONFIG_GLOBAL", str(home / "gitconfig"))
         patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
         patch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)  # or rendered repositories would be installed into it
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast() -> Iterator[None]:
+    """Compile each text once and parse YAML in C: half of an update's time, and none of its outcome."""
+    compile_text = jinja2.Environment.compile
+    compiled: dict[Any, Any] = {}
+
+    # Each clone of the template has its files elsewhere; `filename` is for tracebacks alone.
+    def compile_once(self: jinja2.Environment, source: str, name: Any = None, filename: Any = None, *how: Any) -> Any:
+        key = (self.sandboxed, source, name, *how)
+        if key not in compiled:
+            compiled[key] = compile_text(self, source, name, filename, *how)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", compile_once)
+        patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
         yield
 
 

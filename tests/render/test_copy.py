@@ -64,7 +64,6 @@ def test_every_version_says_what_to_do_before_updating() -> None:
         assert re.search(r"\n### Before updating\n\n\S", section), section
 
 
-
 MESSAGES = {
     "copy": ("A FastAPI service on AWS ECS", "git init && make up"),
     "update": ("CHANGELOG.md", "make conflicts"),

@@ -6,13 +6,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import copier
-import jinja2
 import pytest
 import yaml
 
@@ -20,25 +19,6 @@ from tests import project
 from tests.project import NEWEST, ROOT, commit, run
 
 Copy = Callable[..., Path]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fast() -> Iterator[None]:
-    """Compile each text once and parse YAML in C: half of an update's time, and none of its outcome."""
-    compile_text = jinja2.Environment.compile
-    compiled: dict[Any, Any] = {}
-
-    # Each clone of the template has its files elsewhere; `filename` is for tracebacks alone.
-    def compile_once(self: jinja2.Environment, source: str, name: Any = None, filename: Any = None, *how: Any) -> Any:
-        key = (self.sandboxed, source, name, *how)
-        if key not in compiled:
-            compiled[key] = compile_text(self, source, name, filename, *how)
-        return compiled[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jinja2.Environment, "compile", compile_once)
-        patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
-        yield
 
 
 def versions(template: Path) -> dict[str, str]:
