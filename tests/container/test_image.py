@@ -1,5 +1,7 @@
 """The production image, built by the commands of the rendered repository."""
 
+import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,27 @@ def test_only_what_is_needed_is_in_the_image(default_repository: Path, image: st
     assert container.execute("sh", "-c", "find /app -writable") == ""
     assert container.inspect("{{.Config.User}}") == "1000:1000"
     assert container.execute("id", "-u", "-n").strip() == "appuser"
+
+
+def layers(image: str) -> list[str]:
+    """Return the digest of each layer, the base image's first."""
+    digests: list[str] = json.loads(run("docker", "image", "inspect", "--format={{json .RootFS.Layers}}", image).stdout)
+    return digests
+
+
+def test_two_builds_of_one_commit_have_the_same_layers(default_repository: Path, image: str) -> None:
+    """Bytecode of the standard library, the dependencies, ops/ and the rest of the source; all but the user's entry."""
+    run("make", "uv.lock", cwd=default_repository)
+    built = []
+    for _ in range(2):
+        run("docker", "build", "--no-cache", "-t", image, ".", cwd=default_repository)
+        built.append(layers(image))
+        for path in (default_repository / "src").rglob("*"):
+            os.utime(path, (1, 1))  # as another checkout has another date
+    base = len(layers("python:3.14-slim-trixie"))
+    names = ["app", "bytecode", "user", "dependencies", "ops", "source"]
+    first, second = (dict(zip(names, digests[base:], strict=True)) for digests in built)
+    assert {name for name in names if first[name] != second[name]} <= {"user"}
 
 
 def test_a_stale_lock_fails_the_build(default_repository: Path) -> None:
