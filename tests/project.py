@@ -55,6 +55,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "workers": 2,
         "cpu": 2048,
         "deploy": "cloudformation",
+        "runtime": "minimal",
     },
     "old": {"python_version": "3.12", "cpu": 512, "ci": "none"},
 }

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,55 @@ from tests.conftest import Render
 from tests.container.conftest import Build, Start
 from tests.project import ANSWERS, run
 
+RUNTIMES = ["slim", "minimal"]
 PYTHONS = ["3.11", "3.13", "3.14", "3.15"]
 
+STANDARD_LIBRARY = """
+import bz2, ctypes, curses, datetime, dbm, decimal, hashlib, lzma, multiprocessing, pwd, readline, socket, sqlite3, ssl
+import uuid, venv, xml.etree.ElementTree, zlib, zoneinfo
+berlin = datetime.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
+trusted = ssl.create_default_context().cert_store_stats()["x509_ca"] > 100
+print(pwd.getpwuid(1000).pw_name, berlin.tzname(), socket.getservbyname("https"), trusted)
+"""
 
+NATIVES = ["cryptography", "grpcio", "lxml", "numpy", "orjson", "psycopg[binary]"]
+USE_NATIVES = """
+from concurrent.futures import ThreadPoolExecutor
+
+import cryptography.fernet, grpc, lxml.etree, numpy, orjson, psycopg
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+fernet = cryptography.fernet.Fernet(cryptography.fernet.Fernet.generate_key())
+assert fernet.decrypt(fernet.encrypt(b"text")) == b"text"
+assert rsa.generate_private_key(65537, 2048).key_size == 2048
+
+server = grpc.server(ThreadPoolExecutor())
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+try:
+    grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary("/no/method")(b"", timeout=5)
+except grpc.RpcError as error:
+    assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+server.stop(0)
+
+assert lxml.etree.XSLT and lxml.etree.fromstring("<a><b/></a>").xpath("count(//b)") == 1
+matrix = numpy.random.rand(200, 200)
+assert numpy.allclose(numpy.linalg.inv(matrix) @ matrix, numpy.eye(200))
+assert orjson.loads(orjson.dumps({"a": [1.5, None]})) == {"a": [1.5, None]}
+
+assert psycopg.pq.__impl__ == "binary"
+try:
+    psycopg.connect("host=127.0.0.1 port=1 sslmode=require")
+except psycopg.OperationalError as error:
+    assert "refused" in str(error)
+print("all used")
+"""
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("python_version", PYTHONS)
-def test_the_image_is_healthy_on_every_python(build: Build, start: Start, python_version: str) -> None:
-    container = start(build(python_version=python_version))
+def test_the_image_is_healthy_on_every_python(build: Build, start: Start, python_version: str, runtime: str) -> None:
+    container = start(build(python_version=python_version, runtime=runtime), "--read-only")
     container.wait_until_healthy()
     assert container.get("/health") == {"status": "healthy"}
     assert container.execute("python", "--version").startswith(f"Python {python_version}.")
@@ -100,6 +144,28 @@ def test_two_builds_of_one_commit_have_the_same_layers(default_repository: Path,
     names = ["app", "bytecode", "user", "dependencies", "ops", "source"]
     first, second = (dict(zip(names, digests[base:], strict=True)) for digests in built)
     assert {name for name in names if first[name] != second[name]} <= {"user"}
+
+
+def test_the_minimal_image_has_what_python_needs_and_no_shell(build: Build, start: Start) -> None:
+    container = start(build(runtime="minimal"))
+    container.wait_until_healthy()
+    files = set(container.files())
+    assert {path for path in files if re.match("(usr/(local/)?)?s?bin/[^/]", path)} <= {
+        f"usr/{folder}bin/python{version}" for folder in ("", "local/") for version in ("", "3", "3.14")
+    }
+    assert not [path for path in files if re.search(r"(^|/)(apt|dpkg|pip|ensurepip|test)/", path)]
+    assert container.execute("python", "-c", STANDARD_LIBRARY) == "appuser CEST 443 True\n"
+    assert container.execute("python", "-c", "import os; print(os.access('/app', os.W_OK))") == "False\n"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_packages_with_compiled_parts_work(render: Render, tmp_path: Path, image: str, runtime: str) -> None:
+    repository = shutil.copytree(render(runtime=runtime), tmp_path / "natives")
+    project = repository / "pyproject.toml"
+    project.write_text(project.read_text().replace("dependencies = []", f"dependencies = {json.dumps(NATIVES)}"))
+    run("docker", "build", "-t", image, ".", cwd=repository)
+    printed = run("docker", "run", "--rm", "--read-only", "--tmpfs=/tmp", image, "python", "-c", USE_NATIVES).stdout
+    assert printed.splitlines()[-1] == "all used"
 
 
 def test_a_stale_lock_fails_the_build(default_repository: Path) -> None:

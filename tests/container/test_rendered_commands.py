@@ -55,8 +55,9 @@ def test_a_commit_with_a_conflict_or_a_mistake_is_refused(render: Render) -> Non
     assert run("git", "log", "--format=%s", cwd=repository).stdout == "What is clean\nSaved\n"
 
 
-def test_the_contract_holds(render: Render) -> None:
-    repository: Path = render(service_name="contract")
+@pytest.mark.parametrize("runtime", ["slim", "minimal"])
+def test_the_contract_holds(render: Render, runtime: str) -> None:
+    repository: Path = render(service_name="contract", runtime=runtime)
     run("make", "build", cwd=repository)
     print(run("make", "contract", cwd=repository).stdout)
     run("docker", "image", "rm", "--force", "contract:latest")
