@@ -48,6 +48,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "log_retention_days": 3653,
         "base_image_registry": "public.ecr.aws/docker/library",
         "uv_image_registry": "registry.example.com:5000/mirror/astral-sh",
+        "package_index_url": "https://packages.example.com:8443/api/pypi/python-all/simple",
     },
     "middle": {
         "service_name": "orders-2",

@@ -17,7 +17,7 @@ RUNTIMES = ["slim", "minimal"]
 PYTHONS = ["3.11", "3.13", "3.14", "3.15"]
 
 STANDARD_LIBRARY = """
-import bz2, ctypes, curses, datetime, dbm, decimal, hashlib, lzma, multiprocessing, pwd, readline, socket, sqlite3, ssl
+import bz2, ctypes, datetime, dbm, decimal, hashlib, lzma, multiprocessing, pwd, readline, socket, sqlite3, ssl
 import uuid, venv, xml.etree.ElementTree, zlib, zoneinfo
 berlin = datetime.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
 trusted = ssl.create_default_context().cert_store_stats()["x509_ca"] > 100

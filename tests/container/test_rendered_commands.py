@@ -1,6 +1,7 @@
 """The rendered repository's own checks pass, on the host and in the development image."""
 
 import sys
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,4 +61,9 @@ def test_the_contract_holds(render: Render, runtime: str) -> None:
     repository: Path = render(service_name="contract", runtime=runtime)
     run("make", "build", cwd=repository)
     print(run("make", "contract", cwd=repository).stdout)
+    assert "are allowed." in run("make", "size", cwd=repository).stdout
+    failed = run("make", "size", "MEGABYTES=50", cwd=repository, check=False)
+    assert failed.returncode != 0
+    assert len(re.findall(r"^ +[0-9.]+ MB  /", failed.stdout, re.MULTILINE)) == 10
+    assert "/app/.venv/lib/python3.14/site-packages/pydantic_core\n" in failed.stdout
     run("docker", "image", "rm", "--force", "contract:latest")

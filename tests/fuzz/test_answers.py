@@ -66,6 +66,7 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "trusted_proxies": networks(),
     "base_image_registry": REGISTRY,
     "uv_image_registry": REGISTRY,
+    "package_index_url": st.one_of(st.just(""), REGISTRY.map("https://{}/simple".format)),
 }
 CHOICES = {
     name: st.sampled_from(list(spec["choices"].values()) if isinstance(spec["choices"], dict) else spec["choices"])
@@ -167,6 +168,7 @@ def test_any_answers_build_and_run(template: Path, tmp_path: Path) -> None:
         "python_version": "3.14",
         "base_image_registry": "docker.io/library",
         "uv_image_registry": "ghcr.io/astral-sh",
+        "package_index_url": "",
     }
     here |= {"architecture": "x86_64", "cpu": 1024, "memory": 2048}
 

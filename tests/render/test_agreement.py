@@ -78,6 +78,19 @@ def test_the_image_names_are_one(repository: Path, answers: dict[str, Any]) -> N
         assert found == {answers[name]}
 
 
+def test_packages_come_from_the_index_of_the_answers(repository: Path, answers: dict[str, Any]) -> None:
+    indexes = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["uv"].get("index", [])
+    answered = answers["package_index_url"]
+    assert [index["url"] for index in indexes] == ([answered] if answered else [])
+    compose = yaml.safe_load((repository / "compose.yaml").read_text())
+    assert ("secrets" in compose) == bool(indexes)
+
+
+def test_only_the_minimal_runtime_is_from_scratch(repository: Path, answers: dict[str, Any]) -> None:
+    (runtime,) = facts(r"^FROM (\S+) AS runtime$", repository / "Dockerfile")
+    assert runtime == {"slim": "base", "minimal": "scratch"}[answers["runtime"]]
+
+
 def test_the_manifest_says_what_the_service_does(repository: Path, package: Path, answers: dict[str, Any]) -> None:
     file = repository / f"{answers['service_name']}.yml"
     assert file.exists() == (answers["deploy"] == "fsd")

@@ -104,6 +104,17 @@ REFUSED: list[tuple[str, Any, str]] = [
             "x\nRUN id",
         )
     ],
+    *[
+        ("package_index_url", text, "an https address without a user or a password")
+        for text in (
+            "http://packages.example.com/simple",
+            "packages.example.com/simple",
+            "https://aws:secret@packages.example.com/simple",
+            "https://packages.example.com/simple?a=b",
+            'https://packages.example.com/"',
+            "https://packages.example.com/simple\n",
+        )
+    ],
     ("uv_image_registry", "ghcr.io/astral-sh\n", "a registry's host name"),
 ]
 

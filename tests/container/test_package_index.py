@@ -1,0 +1,132 @@
+"""A private package index: behind a password, with a certificate authority of its own; the builds leak neither."""
+
+import io
+import json
+import ssl
+import subprocess
+import tarfile
+import zipfile
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.conftest import Render
+from tests.project import run
+
+PASSWORD = "hunter2-of-the-index"
+WHEEL = "private-1-py3-none-any.whl"
+
+
+@dataclass
+class Index:
+    """An index on this machine, and files for who may use it."""
+
+    url: str
+    netrc: Path
+    ca: Path
+
+
+def wheel() -> bytes:
+    """Return a package of one module."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("private.py", "")
+        file.writestr("private-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: private\nVersion: 1\n")
+        file.writestr("private-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr("private-1.dist-info/RECORD", "private.py,,\nprivate-1.dist-info/RECORD,,\n")
+    return content.getvalue()
+
+
+PAGES = {"/simple/private/": f'<a href="/{WHEEL}">{WHEEL}</a>'.encode(), f"/{WHEEL}": wheel()}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serve the one package to who has the password."""
+
+    def do_GET(self) -> None:
+        expected = "Basic " + b64encode(f"aws:{PASSWORD}".encode()).decode()
+        body = PAGES.get(self.path, b"")
+        self.send_response(401 if self.headers["Authorization"] != expected else 200 if body else 404)
+        self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "application/octet-stream")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    """An index, served until the tests have ended."""
+    folder = tmp_path_factory.mktemp("index")
+    ca, ca_key, certificate, key = (folder / name for name in ("ca.pem", "ca.key", "server.pem", "server.key"))
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    run(*new, "-subj", "/CN=Test", "-keyout", ca_key, "-out", ca)
+    run(*new, "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", certificate, "-CA", ca, "-CAkey", ca_key,
+        "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, daemon=True).start()
+        netrc = folder / "netrc"
+        netrc.write_text(f"machine 127.0.0.1 login aws password {PASSWORD}\n")
+        yield Index(f"https://127.0.0.1:{server.server_port}/simple", netrc, ca)
+        server.shutdown()
+
+
+@pytest.fixture
+def repository(index: Index, render: Render) -> Path:
+    """A service that needs nothing but the package of that index."""
+    repository = render(package_index_url=index.url)
+    project = repository / "pyproject.toml"
+    head, _, tail = project.read_text().partition("[dependency-groups]\n")
+    groups = '[dependency-groups]\nservice = ["private"]\ndev = []\n\n'
+    project.write_text(head + groups + tail[tail.index("[tool.uv]") :])
+    return repository
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.dev"])
+def test_a_build_uses_the_secrets_and_keeps_none(repository: Path, index: Index, image: str, file: str) -> None:
+    build = ["docker", "build", "--network=host", f"--file={file}", f"--tag={image}"]
+    secrets = [f"--secret=id=netrc,src={index.netrc}", f"--secret=id=ca,src={index.ca}"]
+    assert "401" in run(*build, secrets[1], ".", cwd=repository, check=False).stdout
+    assert "certificate" in run(*build, secrets[0], ".", cwd=repository, check=False).stdout
+
+    for target in ["--target=builder"] if file == "Dockerfile" else []:
+        run(*build, *secrets, target, ".", cwd=repository)
+        assert_without_secrets(image, index)
+    run(*build, *secrets, ".", cwd=repository)
+    assert_without_secrets(image, index)
+
+
+def assert_without_secrets(image: str, index: Index) -> None:
+    """Look for the secrets in the history and in every file of every layer; what was installed must be found."""
+    authority = "".join(index.ca.read_text().splitlines()[1:3])
+    history = run("docker", "history", "--no-trunc", image).stdout + run("docker", "inspect", image).stdout
+    assert PASSWORD not in history
+    assert "private.py" in search(image, b"", "private.py")
+    assert search(image, PASSWORD.encode()) == []
+    assert search(image, authority[:60].encode()) == []
+
+
+def search(image: str, content: bytes, name: str = "") -> list[str]:
+    """Return the names of the files that hold this content, in any layer of an image."""
+    found = []
+    saved = subprocess.run(["docker", "save", image], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+        (manifest,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())
+        for layer in manifest["Layers"]:
+            with tarfile.open(fileobj=archive.extractfile(layer)) as files:
+                for file in files:
+                    if file.isfile() and file.name.endswith(name):
+                        opened = files.extractfile(file)
+                        if opened and content in opened.read():
+                            found.append(Path(file.name).name)
+    return found
