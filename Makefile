@@ -30,8 +30,8 @@ fuzz-updates: $(UV) ## Try N random histories of a service and an update: make f
 	FUZZ_UPDATES=$(or $(N),200) uv run pytest tests/update/test_users_work.py
 
 .PHONY: bench
-bench: $(UV) ## Measure what the process costs, as ratios
-	tests/rig/rig run uv run python benchmarks/process.py
+bench: $(UV) ## Measure what the image and the process cost, as ratios
+	tests/rig/rig run uv run --group bench python -m benchmarks
 
 .PHONY: pictures
 pictures: $(UV) ## Draw the pictures of the README from the real thing

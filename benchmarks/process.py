@@ -1,166 +1,112 @@
 """What the process costs: middleware and logs against none, preload against none, workers against each other.
 
-Run by `make bench`, with a container engine. Every figure is a ratio to another one of the same run. The image is that
-of the default answers; each variant is a container of it with one CPU. Prints Markdown.
+Each variant is a container of the image of the default answers with one CPU.
 """
 
-import asyncio
-import subprocess
-import sys
+import re
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
+from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.containers import CONVENTIONAL, PLAIN, docker, load, render, running, step
+
 IMAGE = "bench-process"
-REQUEST = b"GET /hello/Ada HTTP/1.1\r\nHost: bench\r\n\r\n"
-CONNECTIONS = 16
-ROUNDS = 9
-SECONDS = 3
+ROUNDS = 6
 
-# The same application without the request middleware, so without ids and lines about requests.
-PLAIN = """
-from fastapi import FastAPI
-from my_service.main import app
-app.build_middleware_stack = lambda: FastAPI.build_middleware_stack(app)
-"""
-# The same again with a line about each request as Uvicorn writes it: importing the service has taken its handler away.
-ACCESS = """
-import logging
-from plain import app
-logging.getLogger("uvicorn.access").handlers = [logging.StreamHandler()]
-"""
-GUNICORN = "gunicorn --config /dev/null --bind 0.0.0.0:8000 --worker-tmp-dir /dev/shm --no-control-socket "
-UVICORN = GUNICORN + "--worker-class uvicorn_worker.UvicornWorker "
+UVICORN = (
+    "gunicorn --config /dev/null --bind 0.0.0.0:8000 --worker-tmp-dir /dev/shm --no-control-socket "
+    "--worker-class uvicorn_worker.UvicornWorker "
+)
 OURS = "gunicorn my_service.main:app"
 VARIANTS = {
     "ours": OURS,
     "no middleware, no logs": UVICORN + "--log-level warning plain:app",
-    "the seed's access log": UVICORN + "access:app",
+    "Uvicorn's access log": UVICORN + "conventional:app",
 }
 
 
-def docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def step(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def build() -> None:
-    """Build the image of the default answers, with the plain application beside the service."""
-    with tempfile.TemporaryDirectory() as folder:
-        copier = ["copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD", str(ROOT), folder]
-        subprocess.run(copier, check=True, stderr=subprocess.DEVNULL)
-        docker("build", "--quiet", "--tag", f"{IMAGE}-base", folder)
-        Path(folder, "plain.py").write_text(PLAIN)
-        Path(folder, "access.py").write_text(ACCESS)
-        Path(folder, "bench.Dockerfile").write_text(f"FROM {IMAGE}-base\nCOPY plain.py access.py /app/src/\n")
-        Path(folder, ".dockerignore").write_text("")
-        docker("build", "--quiet", "--tag", IMAGE, "--file", f"{folder}/bench.Dockerfile", folder)
+    """Build the image of the default answers, with the plain application and a second configuration beside it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        render(folder)
+        docker("build", "--quiet", "--tag", f"{IMAGE}-base", name)
+        (folder / "plain.py").write_text(PLAIN)
+        (folder / "conventional.py").write_text(CONVENTIONAL)
+        # The import before Gunicorn's own would be a preload, too.
+        config = (folder / "gunicorn.conf.py").read_text().replace("preload_app = True", "preload_app = False")
+        (folder / "lazy.conf.py").write_text(re.sub(r"\ntry:\n.*?sys\.exit\(1\)\n", "", config, flags=re.DOTALL))
+        copy = "COPY plain.py conventional.py lazy.conf.py /app/src/"
+        (folder / "bench.Dockerfile").write_text(f"FROM {IMAGE}-base\n{copy}\n")
+        (folder / ".dockerignore").write_text("")
+        docker("build", "--quiet", "--tag", IMAGE, "--file", f"{name}/bench.Dockerfile", name)
 
 
 @contextmanager
-def serving(command: str, workers: int) -> Iterator[tuple[str, int]]:
-    """Run the image with one CPU; give the container and its port once it answers."""
-    arguments = [
-        "--detach",
-        "--cpus=1",
-        "--memory=2g",
-        "--shm-size=512m",
-        f"--env=WEB_CONCURRENCY={workers}",
-        "--env=DRAIN_SECONDS=0",
-    ]
+def serving(command: str, workers: int) -> Iterator[str]:
+    """Run the image with one CPU; give the container once it answers."""
+    environment = ["--env=DRAIN_SECONDS=0", f"--env=WEB_CONCURRENCY={workers}"]
     # Into memory: what the engine does with a container's output is the same machine's time, and not on Fargate.
-    logged = ["sh", "-c", f"exec {command} >/dev/shm/log 2>&1"]
-    container = docker("run", *arguments, "--publish=127.0.0.1::8000", IMAGE, *logged)
-    try:
-        port = int(docker("port", container, "8000/tcp").splitlines()[0].rpartition(":")[2])
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/hello/Ada").close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield container, port
-    finally:
-        docker("rm", "--force", container)
+    logged = ("sh", "-c", f"exec {command} >/dev/shm/log 2>&1")
+    with running(IMAGE, "--cpus=1", "--memory=2g", "--shm-size=512m", *environment, command=logged) as (container, _):
+        yield container
 
 
-async def load(port: int) -> tuple[float, float]:
-    """Return requests per second and the 99th percentile of their times in milliseconds."""
-    times: list[float] = []
-    end = time.perf_counter() + SECONDS
-
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while (begun := time.perf_counter()) < end:
-            writer.write(REQUEST)
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200"), head
-            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-            times.append(time.perf_counter() - begun)
-        writer.close()
-
-    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
-    return len(times) / SECONDS, quantiles(times, n=100)[98] * 1000
-
-
-def middleware() -> None:
+def middleware() -> dict[str, Any]:
     """Compare requests per second, the variants taking turns."""
     rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for number in range(ROUNDS):
         first = number % len(VARIANTS)  # each comes first, second and last as often as the others
         for name in [*VARIANTS, *VARIANTS][first : first + len(VARIANTS)]:
-            step(f"round {number + 1} of {ROUNDS}: {name}")
-            with serving(VARIANTS[name], 1) as (_, port):
-                asyncio.run(load(port))
-                rates[name].append(asyncio.run(load(port))[0])
-    none = rates["no middleware, no logs"]
-    print("| one worker, one CPU | requests/s | ratio, median | least to most |\n|---|---|---|---|")
-    for name, rate in rates.items():
-        ratios = [a / b for a, b in zip(rate, none, strict=True)]
-        print(f"| {name} | {median(rate):.0f} | {median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |")
+            step(f"process: one worker, round {number + 1} of {ROUNDS}: {name}")
+            with serving(VARIANTS[name], 1) as container:
+                load(container)
+                rates[name].append(load(container)[0])
+    return {
+        name: {
+            "requests_per_second": median(rate),
+            "ratios": sorted(a / b for a, b in zip(rate, rates["no middleware, no logs"], strict=True)),
+        }
+        for name, rate in rates.items()
+    }
 
 
-def memory() -> None:
-    """Compare the memory of four workers, shared pages counted once (PSS)."""
-    pss = {}
-    for name, command in {"preload": OURS, "no preload": UVICORN + "my_service.main:app"}.items():
-        step(f"memory: {name}")
-        with serving(command, 4) as (container, port):
-            asyncio.run(load(port))
-            lines = docker("exec", container, "sh", "-c", "cat /proc/[0-9]*/smaps_rollup 2>/dev/null | grep ^Pss:")
-            pss[name] = sum(int(line.split()[1]) for line in lines.splitlines()) / 1024
-    print("\n| four workers | PSS, MiB | ratio |\n|---|---|---|")
-    for name, size in pss.items():
-        print(f"| {name} | {size:.0f} | {size / pss['no preload']:.2f} |")
+def memory() -> dict[str, float]:
+    """Compare the memory of four workers with and without preload, shared pages counted once (PSS), in MiB."""
+    pss: dict[str, list[float]] = {"preload": [], "no preload": []}
+    for number in range(3):
+        for name, config in {"preload": "gunicorn.conf.py", "no preload": "src/lazy.conf.py"}.items():
+            step(f"process: memory, round {number + 1} of 3: {name}")
+            with serving(f"gunicorn --config {config} my_service.main:app", 4) as container:
+                load(container)
+                lines = docker("exec", container, "sh", "-c", "cat /proc/[0-9]*/smaps_rollup 2>/dev/null | grep ^Pss:")
+                pss[name].append(sum(int(line.split()[1]) for line in lines.splitlines()) / 1024)
+    return {name: median(sizes) for name, sizes in pss.items()}
 
 
-def workers() -> None:
+def workers() -> dict[str, dict[str, float]]:
     """Compare one, two and four workers that share one CPU."""
-    print("\n| workers on one CPU | requests/s | p99, ms |\n|---|---|---|")
     results: dict[int, list[tuple[float, float]]] = {1: [], 2: [], 4: []}
-    for number in range(ROUNDS // 2):
+    for number in range(4):
         for count, rounds in results.items():
-            step(f"round {number + 1} of {ROUNDS // 2}: {count} workers")
-            with serving(OURS, count) as (_, port):
-                asyncio.run(load(port))
-                rounds.append(asyncio.run(load(port)))
-    for count, rounds in results.items():
-        print(f"| {count} | {median(r for r, _ in rounds):.0f} | {median(p for _, p in rounds):.0f} |")
+            step(f"process: round {number + 1} of 4: {count} workers")
+            with serving(OURS, count) as container:
+                load(container)
+                rounds.append(load(container))
+    return {
+        str(count): {"requests_per_second": median(r for r, _ in rounds), "p99_ms": median(p for _, p in rounds)}
+        for count, rounds in results.items()
+    }
 
 
-if __name__ == "__main__":
+def measure() -> dict[str, Any]:
+    """Return all of the above."""
+    step("process: building the image")
     build()
     try:
-        for part in (middleware, memory, workers):
-            if part.__name__ in sys.argv[1:] or not sys.argv[1:]:
-                part()
+        return {"middleware": middleware(), "memory": memory(), "workers": workers()}
     finally:
         docker("image", "rm", "--force", IMAGE, f"{IMAGE}-base")

@@ -1,0 +1,63 @@
+"""Measure, and write benchmarks/results.json, its plot and its tables in the README: make bench."""
+
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+import yaml
+
+from benchmarks import images, process, report
+from benchmarks.containers import ROOT, docker
+
+PARTS = {
+    "images": images.costs,
+    "starts": images.starts,
+    "requests": images.requests,
+    "process": process.measure,
+}
+
+
+def main() -> None:
+    """Measure the parts that are named, or all; the others stay as they were recorded."""
+    parts = sys.argv[1:] or list(PARTS)
+    results = report.load() if report.RESULTS.exists() else {}
+    for part in parts:
+        results[part] = PARTS[part]()
+    results["machine"] = {
+        "architecture": platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "system": platform.system(),
+    }
+    results["versions"] = versions()
+    report.RESULTS.write_text(json.dumps(rounded(results), indent=2) + "\n")
+    if results.keys() >= PARTS.keys():
+        report.plot(report.load())
+        report.write(report.load())
+        print(report.tables(report.load()))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is measured."""
+    pins = yaml.safe_load((ROOT / "extensions/versions.yml").read_text())
+    answers = yaml.safe_load((ROOT / "copier.yml").read_text())
+    return {
+        "docker": docker("version", "--format={{.Server.Version}}"),
+        "python": answers["python_version"]["default"],
+        "uv": pins["uv"],
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Return the same with four significant digits: more of them say nothing."""
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

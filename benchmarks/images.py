@@ -1,0 +1,238 @@
+"""What the image costs: its size, a push, a rebuild, a start, requests, memory; each beside two conventional images.
+
+All are built in one run from the same application and the same base image; where time is measured they take turns.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.containers import CONVENTIONAL, PLAIN, ROOT, docker, load, render, running, step
+
+REGISTRY = "127.0.0.1:5000"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+OURS = ["slim", "minimal"]
+NAMES = ["conventional", "uv", *OURS]
+BASELINES = ROOT / "benchmarks/baselines"
+WORKERS = 4  # the conventional command line's
+DEPENDENCIES = ["itsdangerous", "blinker", "tabulate"]  # to add, one a round
+
+Layers = dict[str, int]
+
+
+class Image:
+    """A context to build from, and the image."""
+
+    def __init__(self, name: str, folder: Path, arguments: list[str]) -> None:
+        """Take the folder as it will be changed, and what `docker build` needs beside it."""
+        self.name = name
+        self.tag = f"{REGISTRY}/bench/{name}"
+        self.folder = folder
+        self.arguments = arguments
+
+    def build(self, *arguments: str) -> float:
+        """Build, and return the seconds that took."""
+        begun = time.monotonic()
+        docker("build", "--quiet", "--tag", self.tag, *self.arguments, *arguments, str(self.folder))
+        return time.monotonic() - begun
+
+    def change_code(self) -> None:
+        """Change one line, to what no cached layer has."""
+        route = self.folder / "src/my_service/routers/hello.py"
+        route.write_text(re.sub(r'(, \{name\})[^"]*', rf"\1! {time.time_ns()}", route.read_text()))
+
+    def push(self) -> Layers:
+        """Push, and return the compressed size of each layer by digest."""
+        docker("push", "--quiet", self.tag)
+        url = f"http://{REGISTRY}/v2/bench/{self.name}/manifests/latest"
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": MANIFEST})) as response:
+            return {layer["digest"]: layer["size"] for layer in json.load(response)["layers"]}
+
+    def own(self, layers: Layers, base: Layers) -> list[str]:
+        """Return the layers with the dependencies and the source, which are our last three."""
+        return [layer for layer in layers if layer not in base][-3 if self.name in OURS else 0 :]
+
+    def add_dependency(self, name: str, python: str, uv: Path) -> None:
+        """Add one to pyproject.toml and lock it, with the Python and the uv of the images; no cached layer has it."""
+        project = self.folder / "pyproject.toml"
+        added = f'dependencies = [ # {time.time_ns()}\n"{name}",'
+        project.write_text(project.read_text().replace("dependencies = [", added, 1))
+        self.lock(python, uv)
+
+    def lock(self, python: str, uv: Path) -> None:
+        """Write or renew uv.lock."""
+        mounts = [f"--volume={self.folder}:/work", f"--volume={uv}:/usr/local/bin/uv", "--workdir=/work"]
+        docker("run", "--rm", *mounts, python, "uv", "lock", "--quiet")
+
+    def run(self, *arguments: str, workers: int = WORKERS) -> Any:
+        """Run it; how many workers a conventional image has is in its command line, and always WORKERS."""
+        environment = [f"--env=WEB_CONCURRENCY={workers}", "--env=DRAIN_SECONDS=0"]
+        return running(self.tag, "--memory=2g", *environment, *arguments)
+
+
+def prepare(folder: Path) -> tuple[list[Image], str, Path]:
+    """Render the service, and lay out the same one for the baselines; give the Python image and a uv binary, too."""
+    render(folder / "slim")
+    render(folder / "minimal", runtime="minimal", description="Another one, which shares no cached layer.")
+    dockerfile = (folder / "slim/Dockerfile").read_text()
+    uv, python = (re.findall(rf"^FROM (\S+/{name}:\S+)", dockerfile, re.M)[0] for name in ("uv", "python"))
+
+    project = (folder / "slim/pyproject.toml").read_text()
+    service = re.findall(r"^service = \[\n(.*?)^\]", project, re.M | re.S)[0]
+    service = service.replace('"uvicorn>', '"uvicorn[standard]>')
+    conventional = re.sub(r"^dependencies = \[\]\n.*", f"dependencies = [\n{service}]\n", project, flags=re.M | re.S)
+    for name in ("conventional", "uv"):
+        shutil.copytree(folder / "slim/src", folder / name / "src")
+        (folder / name / "src/plain.py").write_text(PLAIN)
+        (folder / name / "src/conventional.py").write_text(CONVENTIONAL)
+        (folder / name / "pyproject.toml").write_text(
+            conventional + '\n[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        )
+    arguments = [f"--build-arg=PYTHON_IMAGE={python}", f"--build-arg=UV_IMAGE={uv}"]
+    images = [
+        Image(name, folder / name, [] if name in OURS else [*arguments, f"--file={BASELINES / name}.Dockerfile"])
+        for name in NAMES
+    ]
+    holder = docker("create", uv, "uv")
+    docker("cp", f"{holder}:/uv", str(folder / "binary"))
+    docker("rm", holder)
+    for image in images:
+        image.lock(python, folder / "binary")
+    return images, python, folder / "binary"
+
+
+def sizes(images: list[Image], python: str) -> dict[str, dict[str, float]]:
+    """Return the size of each image, of its layers as a registry transfers them, and what a changed line pushes."""
+    base = Image("base", Path(), [])
+    docker("tag", python, base.tag)
+    below = base.push()
+    docker("image", "rm", base.tag)
+    results = {}
+    for image in images:
+        step(f"images: pushing {image.name}, and again with a line changed")
+        before = image.push()
+        image.change_code()
+        image.build()
+        after = image.push()
+        results[image.name] = {
+            "total_mb": int(docker("image", "inspect", "--format={{.Size}}", image.tag)) / 1e6,
+            "compressed_mb": sum(before.values()) / 1e6,
+            "over_base_compressed_mb": sum(before[layer] for layer in before.keys() - below.keys()) / 1e6,
+            "without_standard_library_compressed_mb": sum(before[layer] for layer in image.own(before, below)) / 1e6,
+            "pushed_by_a_line_kb": sum(after[layer] for layer in after.keys() - before.keys()) / 1e3,
+        }
+    return results
+
+
+def rebuilds(images: list[Image], python: str, uv: Path) -> dict[str, dict[str, float]]:
+    """Return the seconds of a build from nothing, after a changed line, and after an added dependency."""
+    results: dict[str, dict[str, list[float]]] = {
+        image.name: {"code_rebuild_s": [], "dependency_rebuild_s": [], "full_rebuild_s": []} for image in images
+    }
+    for number in range(1, 6):
+        for image in turn(images, number):
+            step(f"images: a line changed, round {number} of 5: {image.name}")
+            image.change_code()
+            results[image.name]["code_rebuild_s"].append(image.build())
+    for number, dependency in enumerate(DEPENDENCIES):
+        for image in turn(images, number):
+            step(f"images: a dependency added, round {number + 1} of {len(DEPENDENCIES)}: {image.name}")
+            image.add_dependency(dependency, python, uv)
+            results[image.name]["dependency_rebuild_s"].append(image.build())
+    for image in images:
+        step(f"images: built without cached layers: {image.name}")
+        results[image.name]["full_rebuild_s"].append(image.build("--no-cache"))
+    return {name: {what: median(seconds) for what, seconds in result.items()} for name, result in results.items()}
+
+
+def start(images: list[Image], cpus: str) -> dict[str, float]:
+    """Return the median milliseconds of nine starts of each image."""
+    seconds: dict[str, list[float]] = {image.name: [] for image in images}
+    for number in range(9):
+        for image in turn(images, number):
+            step(f"images: start with {cpus} CPUs, round {number + 1} of 9: {image.name}")
+            with image.run(f"--cpus={cpus}") as (_, took):
+                seconds[image.name].append(took)
+    return {name: median(values) * 1000 for name, values in seconds.items()}
+
+
+def loaded(images: list[Image], workers: dict[str, int]) -> dict[str, tuple[float, float, float]]:
+    """Return requests per second, their 99th percentile and the container's memory after them, at one CPU."""
+    results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in workers}
+    images = [image for image in images if image.name in workers]
+    for number in range(5):
+        for image in turn(images, number):
+            count = workers[image.name]
+            step(f"images: requests to {count} workers, round {number + 1} of 5: {image.name}")
+            with image.run("--cpus=1", "--log-driver=none", workers=count) as (container, _):
+                load(container)
+                rate, p99 = load(container)
+                results[image.name].append((rate, p99, megabytes(container)))
+    medians = {}
+    for name, rounds in results.items():
+        rates, p99s, memories = zip(*rounds, strict=True)
+        medians[name] = (median(rates), median(p99s), median(memories))
+    return medians
+
+
+def turn(images: list[Image], number: int) -> list[Image]:
+    """Return the images in the order of a round, so that each comes first as often as the others."""
+    first = number % len(images)
+    return images[first:] + images[:first]
+
+
+def megabytes(container: str) -> float:
+    """Return what the engine counts as the container's memory, without the cache that it can give back."""
+    number, unit = re.findall(r"^([\d.]+)(\w+)", docker("stats", "--no-stream", "--format={{.MemUsage}}", container))[0]
+    return float(number) * {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit] / 1e6
+
+
+@contextmanager
+def built() -> Iterator[tuple[list[Image], str, Path]]:
+    """Give the images, the Python image and a uv binary; all that was built is removed at the end."""
+    with tempfile.TemporaryDirectory() as name:
+        images, python, uv = prepare(Path(name))
+        try:
+            for image in images:
+                step(f"images: building {image.name}")
+                image.build()
+            yield images, python, uv
+        finally:
+            # Also those that a later build has taken the name from.
+            ids = docker("images", "--quiet", f"--filter=reference={REGISTRY}/bench/*").split()
+            docker("image", "rm", "--force", *dict.fromkeys(ids))
+
+
+def costs() -> dict[str, dict[str, float]]:
+    """Return what each image costs to keep and to build."""
+    with built() as (images, python, uv):
+        sized, rebuilt = sizes(images, python), rebuilds(images, python, uv)
+    return {name: sized[name] | rebuilt[name] for name in NAMES}
+
+
+def requests() -> dict[str, dict[str, float]]:
+    """Return how each image serves with the same workers, and with those it has by itself."""
+    with built() as (images, *_):
+        same = loaded(images, dict.fromkeys(NAMES, WORKERS))
+        own = same | loaded(images, dict.fromkeys(OURS, 1))
+    names = ("requests_per_second", "p99_ms", "memory_mb")
+    return {
+        image: dict(zip(names, same[image], strict=True))
+        | {f"own_{name}": value for name, value in zip(names, own[image], strict=True)}
+        for image in NAMES
+    }
+
+
+def starts() -> dict[str, dict[str, float]]:
+    """Return the median milliseconds from the start of a container to its first answer with status 200."""
+    with built() as (images, *_):
+        two, quarter = start(images, "2"), start(images, "0.25")
+    return {name: {"start_2_cpus_ms": two[name], "start_quarter_cpu_ms": quarter[name]} for name in NAMES}
