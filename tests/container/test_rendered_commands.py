@@ -1,7 +1,7 @@
 """The rendered repository's own checks pass, on the host and in the development image."""
 
-import sys
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
