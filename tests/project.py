@@ -57,8 +57,9 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "cpu": 2048,
         "deploy": "cloudformation",
         "runtime": "minimal",
+        "kafka": True,
     },
-    "old": {"python_version": "3.12", "cpu": 512, "ci": "none"},
+    "old": {"python_version": "3.12", "cpu": 512, "ci": "none", "kafka": True},
 }
 
 

@@ -70,8 +70,9 @@ def repository(render: Render) -> Path:
 @pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
 def test_the_templates_are_clean(render: Render, partition: str, architecture: str) -> None:
     region = PARTITIONS[partition]
-    name = "an-extraordinarily-long-name-for-service" if architecture == "arm64" else "my-service"
-    path = render(deploy="cloudformation", architecture=architecture, aws_region=region, service_name=name)
+    kafka = architecture == "arm64"
+    name = "an-extraordinarily-long-name-for-service" if kafka else "my-service"
+    path = render(deploy="cloudformation", architecture=architecture, aws_region=region, service_name=name, kafka=kafka)
     files = [path / "deploy/cloudformation.yml", path / "deploy/bootstrap.yml"]
     run("cfn-lint", "--include-checks", "I", "--regions", region, "--", *files)
 

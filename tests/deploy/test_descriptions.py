@@ -80,6 +80,24 @@ CLOUDFORMATION = [
     ("AllowedValues: [dev, stage, preprod, prod]", "AllowedValues: [stage, prod]"),
 ]
 
+KAFKA_MANIFEST = [
+    ('USE_MSK_IAM: "true"', 'USE_MSK_IAM: "false"'),
+    ("    name: ${ENV}-services\n", ""),
+    ("    permissions:\n", "    permisions:\n"),
+    ("kafka-cluster:AlterGroup", "kafka:AlterGroup"),
+    ("      - kafka-cluster:Connect\n", ""),
+    ("      - kafka-cluster:ReadData\n", ""),
+]
+
+KAFKA_CLOUDFORMATION = [
+    ('USE_MSK_IAM\n              Value: "true"', 'USE_MSK_IAM\n              Value: "false"'),
+    ("Value: !Ref KafkaBrokers", "Value: kafka"),
+    ("Action: kafka-cluster:Connect", "Action: kafka-cluster:ReadData"),
+    ("                  - kafka-cluster:DescribeTopic\n", ""),
+    ("                  - kafka-cluster:AlterGroup\n", ""),
+    ("${Groups}/my-service-${Environment}", "${Groups}/your-service-${Environment}"),
+]
+
 
 # Runs a test file for each `[file, value, broken]` of stdin, with that value replaced, and prints the exit codes.
 # A fork for each, because what takes the time is to import pytest and the application.
@@ -105,16 +123,18 @@ print(json.dumps(codes))
 
 
 @pytest.mark.parametrize(
-    ("deploy", "test", "file", "changes"),
+    ("deploy", "kafka", "test", "file", "changes"),
     [
-        ("fsd", "test_manifest.py", "my-service.yml", MANIFEST),
-        ("cloudformation", "test_cloudformation.py", "deploy/cloudformation.yml", CLOUDFORMATION),
+        ("fsd", False, "test_manifest.py", "my-service.yml", MANIFEST),
+        ("fsd", True, "test_manifest.py", "my-service.yml", KAFKA_MANIFEST),
+        ("cloudformation", False, "test_cloudformation.py", "deploy/cloudformation.yml", CLOUDFORMATION),
+        ("cloudformation", True, "test_cloudformation.py", "deploy/cloudformation.yml", KAFKA_CLOUDFORMATION),
     ],
 )
 def test_the_rendered_checks_pass_and_fail_on_each_broken_value(
-    render: Render, deploy: str, test: str, file: str, changes: list[tuple[str, str]]
+    render: Render, deploy: str, kafka: bool, test: str, file: str, changes: list[tuple[str, str]]
 ) -> None:
-    repository = render(deploy=deploy, python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
+    repository = render(deploy=deploy, kafka=kafka, python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
     run("uv", "lock", "--quiet", cwd=repository)
     run("uv", "sync", "--quiet", "--python", sys.executable, cwd=repository)
     text = (repository / file).read_text()

@@ -72,7 +72,7 @@ CHOICES = {
     name: st.sampled_from(list(spec["choices"].values()) if isinstance(spec["choices"], dict) else spec["choices"])
     for name, spec in QUESTIONS.items()
     if isinstance(spec.get("choices"), list | dict)
-}
+} | {"kafka": st.booleans()}
 
 
 @st.composite

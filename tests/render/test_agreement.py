@@ -127,3 +127,17 @@ def test_services_are_updated_by_the_copier_that_is_tested(default: Path) -> Non
     workflow = default / ".github/workflows/template-update.yml"
     (version,) = facts(r"\buvx copier@(\S+?)[ ,]", default / "Makefile", workflow)
     assert f"copier=={version}" in tested
+
+
+def test_kafka_is_where_the_service_looks_for_it(repository: Path, answers: dict[str, Any]) -> None:
+    services = yaml.safe_load((repository / "compose.yaml").read_text())["services"]
+    assert ("kafka" in services) == answers["kafka"]
+    if not answers["kafka"]:
+        return
+    assert services["api"]["depends_on"] == {"kafka": {"condition": "service_healthy"}}
+    assert services["api"]["environment"]["KAFKA_BROKERS"] == "kafka:9092"
+    broker = services["kafka"]["environment"]
+    assert "NETWORK://:9092,HOST://:19092" in broker["KAFKA_LISTENERS"]
+    assert broker["KAFKA_ADVERTISED_LISTENERS"] == "NETWORK://kafka:9092,HOST://localhost:9092"
+    assert services["kafka"]["ports"] == ["127.0.0.1:9092:19092"]
+    assert services["kafka"]["volumes"] == [f"kafka:{broker['KAFKA_LOG_DIRS']}"]

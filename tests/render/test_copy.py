@@ -82,3 +82,8 @@ def test_messages_are_short_and_say_the_next_step(template: Path, tmp_path: Path
         message = COPIER_YML[f"_message_{when}_{what}"]
         assert message.count("\n") <= 3
         assert message.split("\n")[0] in said.replace("my-service", "{{ service_name }}")
+
+
+def test_without_kafka_nothing_speaks_of_it(default: Path) -> None:
+    spoken = [path for path, text in tree(default).items() if "kafka" in text.lower() or "kafka" in path]
+    assert spoken == [".copier-answers.yml"]

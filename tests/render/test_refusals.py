@@ -127,3 +127,9 @@ def test_a_bad_answer_is_refused_with_the_rule(
         copy(template, tmp_path / "new", {question: answer})
     assert rule in " ".join(str(refusal.value).split())
     assert not (tmp_path / "new").exists()
+
+
+def test_kafka_is_refused_where_its_client_has_no_wheel(template: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="aiokafka has no wheel"):
+        copy(template, tmp_path / "new", {"python_version": "3.15", "kafka": True})
+    assert not (tmp_path / "new").exists()

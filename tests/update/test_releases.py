@@ -82,3 +82,39 @@ def test_an_updated_service_passes_its_tests_and_builds(released: list[str], cop
             container.wait_until_healthy()
     finally:
         run("docker", "image", "rm", image)
+
+
+EVENTS = ("src/my_service/events.py", "tests/test_events.py")
+
+
+def test_kafka_can_be_turned_on_by_an_update(released: list[str], copy: Copy) -> None:
+    for version in released:
+        service = copy(version, version)
+        update(service, kafka=True)
+        assert conflicts(service) == ""
+        assert all((service / path).is_file() for path in (*EVENTS, "src/my_service/ops/kafka.py"))
+
+
+def test_an_update_leaves_the_events_of_a_service_alone(template: Path, copy: Copy) -> None:
+    service = copy(NEWEST, kafka=True)
+    events, test = (service / path for path in EVENTS)
+    events.write_text("mine\n")
+    test.unlink()
+    commit(service)
+    run("git", "commit", "--quiet", "--allow-empty", "--message", "Nothing", cwd=template)
+    run("git", "tag", "--force", "v9999.0.2", cwd=template)
+    for again in ({}, {"port": 9000}):
+        update(service, "v9999.0.2", **again)
+        assert conflicts(service) == ""
+        assert events.read_text() == "mine\n"
+        assert not test.exists()
+        commit(service)
+    update(service, "v9999.0.2", kafka=True)
+    assert events.read_text() == "mine\n"
+
+
+def test_an_update_refuses_a_python_on_which_kafka_cannot_be(copy: Copy) -> None:
+    service = copy(NEWEST, kafka=True)
+    with pytest.raises(ValueError, match="aiokafka has no wheel"):
+        update(service, python_version="3.15")
+    assert answers(service)["kafka"] is True
