@@ -19,7 +19,6 @@ CHECKED: list[tuple[str, dict[str, Any]]] = [
     ("", {"python_version": "3.11", "deploy": "none", "ci": "none"}),
     ("", {"python_version": "3.13", "deploy": "cloudformation", "kafka": True}),
     ("", {}),
-    ("", {"kafka": True}),
     ("", {"python_version": "3.15"}),
 ]
 
@@ -43,7 +42,21 @@ def test_a_commit_with_a_conflict_or_a_mistake_is_refused(render: Render) -> Non
     commit(repository, "What is clean")
     readme, route = repository / "README.md", repository / "src/my_service/routers/hello.py"
     for path, mistake in (
-        (readme, "@pytest.mark.parametrize("answers", [{}, {"runtime": "minimal", "kafka": True}])
+        (readme, "<<<<<<< before updating\n"),
+        (route, "import  os\n"),
+        (repository / "Makefile.rej", "@@"),
+    ):
+        before = path.read_text() if path.exists() else ""
+        path.write_text(before + mistake)
+        run("git", "add", "--all", cwd=repository)
+        refused = run("git", "commit", "--message", "Unnoticed", cwd=repository, check=False)
+        assert refused.returncode != 0, path
+        assert "Failed" in refused.stdout
+        path.write_text(before)
+    assert run("git", "log", "--format=%s", cwd=repository).stdout == "What is clean\nSaved\n"
+
+
+@pytest.mark.parametrize("answers", [{}, {"runtime": "minimal", "kafka": True}])
 def test_the_contract_holds(render: Render, answers: dict[str, Any]) -> None:
     repository: Path = render(service_name="contract", **answers)
     run("make", "build", cwd=repository)

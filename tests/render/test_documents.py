@@ -53,6 +53,7 @@ def test_the_tables_of_questions_are_complete_and_say_the_defaults() -> None:
     for name, default in rows.items():
         assert f"`{name}`" in (knobs if "ask" in QUESTIONS[name] else asked)
         fixed = str(QUESTIONS[name]["default"])
+        fixed = fixed.lower() if QUESTIONS[name]["type"] == "bool" else fixed
         if default.startswith("`"):
             assert default.strip("`") == fixed
         else:

@@ -82,9 +82,7 @@ def change_template(template: Path, source: dict[str, str], changes: list[Change
             path.unlink()
             config = template / "copier.yml"
             kept = "/" + file.replace("src/my_service/", "src/*/")
-            config.write_text(
-                re.sub(r"^ +\{% endif %\}$", f"    {kept}\n\\g<0>", config.read_text(), count=1, flags=re.M)
-            )
+            config.write_text(config.read_text().replace("    /README.md\n", f"    /README.md\n    {kept}\n"))
         else:
             edit(path, kind, at, f"# template {version} {number}")
     commit(template)
