@@ -19,7 +19,7 @@ demo: $(UV) ## Render the default answers into demo/my-service and start the ser
 
 .PHONY: test
 test: $(UV) ## Run all tests; where no engine answers, with one that is started and stopped for them
-	tests/rig/rig run uv run pytest --numprocesses=auto --dist=loadgroup
+	tests/rig/rig run uv run pytest --numprocesses=auto
 
 .PHONY: fuzz
 fuzz: $(UV) ## Try N random answer sets: make fuzz N=5000

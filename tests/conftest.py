@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.project import ANSWERS, COMPUTED, NEWEST, QUESTIONS, ROOT, run
 
@@ -97,11 +98,37 @@ def engine() -> None:
         pytest.skip(reason)
 
 
+# Tests that use the engine and its ports: where tests run side by side, these follow each other.
+ENGINE = (
+    "tests/container/",
+    "tests/deploy/test_deploy_by_cloudformation.py",
+    "tests/deploy/test_push_and_deploy.py",
+    "tests/deploy/test_workflows.py",
+    "tests/fuzz/test_answers.py::test_any_answers_build_and_run",
+    "tests/update/test_releases.py::test_an_updated_service_passes_its_tests_and_builds",
+)
+
+
+class EngineTestsTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """One worker gets all tests that use the engine; the others are dealt out one by one.
+
+    pytest-xdist 3.8 has a mark for this, which does nothing under pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "engine" if nodeid.startswith(ENGINE) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> EngineTestsTogether:
+    return EngineTestsTogether(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, let those that use the engine and its ports follow each other."""
+    """Refuse a test that uses the engine and is not among those above."""
     for item in items:
-        if "engine" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("engine"))
+        if "engine" in getattr(item, "fixturenames", ()) and not item.nodeid.startswith(ENGINE):
+            raise pytest.UsageError(f"{item.nodeid} uses the engine: add it to ENGINE in tests/conftest.py")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
