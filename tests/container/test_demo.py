@@ -1,13 +1,14 @@
-"""The README's first command, with a container engine and without one."""
+"""The README's commands; the first with a container engine and without one."""
 
 import os
+import re
 import signal
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
-from tests.project import run, wait_until
+from tests.project import NEWEST, ROOT, run, wait_until
 
 HEALTH = "http://127.0.0.1:8000/health"
 
@@ -18,6 +19,17 @@ def is_healthy() -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+def test_a_service_of_ones_own_starts_by_the_commands_of_the_readme(template: Path, tmp_path: Path) -> None:
+    """The two commands above them are tested below, and what runs this."""
+    demo, own = re.findall(r"^```shell\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert [line.split("  ")[0].rstrip() for line in demo.splitlines()] == ["make demo", "make test"]
+    address = "https://github.com/copier-fastapi-ecs/copier-fastapi-ecs.git"
+    assert own.count(address) == 1
+    run("bash", "-euc", own.replace(address, f"--defaults --vcs-ref {NEWEST} {template}"), cwd=tmp_path)
+    assert is_healthy()
+    run("make", "down", cwd=tmp_path / "my-service")
 
 
 def test_the_demo_ends_with_a_healthy_service(template: Path) -> None:
