@@ -105,6 +105,7 @@ ENGINE = (
     "tests/deploy/test_push_and_deploy.py",
     "tests/deploy/test_workflows.py",
     "tests/fuzz/test_answers.py::test_any_answers_build_and_run",
+    "tests/update/test_adoption.py",
     "tests/update/test_releases.py::test_an_updated_service_passes_its_tests_and_builds",
 )
 
