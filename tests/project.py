@@ -62,6 +62,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "old": {"python_version": "3.12", "cpu": 512, "ci": "none", "kafka": True},
 }
 
+GITHUB_SHELL = ("bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c")  # how GitHub runs a step
+
 
 def run(*command: str | Path, cwd: Path = ROOT, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command and return what it printed, stderr with stdout; a failure raises with its output."""

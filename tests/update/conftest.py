@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -16,7 +15,7 @@ import pytest
 import yaml
 
 from tests import project
-from tests.project import NEWEST, ROOT, commit, run
+from tests.project import GITHUB_SHELL, NEWEST, ROOT, commit, run
 
 Copy = Callable[..., Path]
 
@@ -119,12 +118,5 @@ def run_step(workflow: Path, name: str, repository: Path, github: GitHub, **env:
     output.write_text("")
     environment = {"GH_STATE": str(github.folder / "state.json"), "GITHUB_OUTPUT": str(output)}
     environment |= {"RUNNER_TEMP": tempfile.mkdtemp(dir=github.folder), "PATH": f"{github.folder}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]],
-        cwd=repository,
-        env=os.environ | environment | given | env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    done = run(*GITHUB_SHELL, step["run"], cwd=repository, check=False, **environment | given | env)
     return Step(done.returncode, done.stdout, dict(line.split("=", 1) for line in output.read_text().splitlines()))
