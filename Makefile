@@ -35,7 +35,7 @@ bench: $(UV) ## Measure what the image and the process cost, as ratios
 
 .PHONY: pictures
 pictures: $(UV) ## Draw the pictures of the README from the real thing
-	PYTHONPATH=. tests/rig/rig run uv run --with matplotlib==3.10.7 python docs/pictures.py
+	PYTHONPATH=. tests/rig/rig run uv run --group bench python docs/pictures.py
 
 .PHONY: lint
 lint: $(UV) ## Check style and types of the tests
