@@ -42,7 +42,19 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("service_name", "a" * 41, "2 to 40 characters"),
     *[
         ("service_name", name, RESERVED)
-        for name in ("class", "logging", "fastapi", "async", "pydantic-core", "tests", "compose", "con", "lpt1")
+        for name in (
+            "class",
+            "logging",
+            "fastapi",
+            "async",
+            "pydantic-core",
+            "tests",
+            "compose",
+            "con",
+            "lpt1",
+            "yes",
+            "null",
+        )
     ],
     *[("package_name", name, NAME) for name in ("My", "my-service", "my__service", "_my", "my.service", "1st", "")],
     *[("package_name", name, RESERVED) for name in ("import", "json", "uvicorn")],
@@ -54,6 +66,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ],
     *[("pack", name, NAME) for name in ("", "My-Pack", "@pack", "pack: x")],
     *[("pack", name, "2 to 40 characters") for name in ("p", "a" * 41)],
+    *[("pack", name, "no word of YAML, such as yes or null") for name in ("no", "true")],
     *[
         ("aws_account_id", text, "12 digits")
         for text in (

@@ -20,6 +20,7 @@ MISTAKES = [
     ("description", 'a "b"', 'one line without " and without \\'),
     ("pack", "@pack", "lower-case words joined by hyphens"),
     ("pack", "p", "2 to 40 characters"),
+    ("pack", "off", "no word of YAML, such as yes or null"),
     ("workers", "0", "a whole number from 1 to 64"),
     ("workers", "17", "at most 16, as each needs 128 MiB"),
     ("aws_account_id", "1234", "12 digits, as in 123456789012"),
