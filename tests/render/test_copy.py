@@ -18,7 +18,8 @@ KEYS = {"type", "help", "default", "choices", "validator", "ask", "when"}
 
 
 def test_copy_needs_nothing_but_copier_and_no_trust(template: Path, tmp_path: Path) -> None:
-    copier = ("uvx", "--isolated", "copier@9.19.1", "copy", "--defaults", "--vcs-ref", NEWEST, template)
+    pins = yaml.safe_load((ROOT / "extensions/versions.yml").read_text())
+    copier = ("uvx", "--isolated", f"copier@{pins['copier']}", "copy", "--defaults", "--vcs-ref", NEWEST, template)
     printed = run(*copier, tmp_path / "the first").stdout
     assert f'cd "{tmp_path / "the first"}"' in printed
     run(*copier, tmp_path / "second")
