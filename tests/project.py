@@ -58,6 +58,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "deploy": "cloudformation",
         "runtime": "minimal",
         "kafka": True,
+        "telemetry": True,
     },
     "old": {"python_version": "3.12", "cpu": 512, "ci": "none", "kafka": True},
 }

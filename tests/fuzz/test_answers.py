@@ -72,7 +72,7 @@ CHOICES = {
     name: st.sampled_from(list(spec["choices"].values()) if isinstance(spec["choices"], dict) else spec["choices"])
     for name, spec in QUESTIONS.items()
     if isinstance(spec.get("choices"), list | dict)
-} | {"kafka": st.booleans()}
+} | {"kafka": st.booleans(), "telemetry": st.booleans()}
 
 
 @st.composite
@@ -133,8 +133,10 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_any_answers_are_rendered_well_or_refused(template: Path, repositories: Path) -> None:
+def test_any_answers_are_rendered_well_or_refused(template: Path, repositories: Path, tmp_path: Path) -> None:
     accepted = refused = 0
+    # Not a Git repository, which Copier would clone each time.
+    plain = shutil.copytree(template, tmp_path / "plain", ignore=shutil.ignore_patterns(".git"))
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(answer_sets())
@@ -143,7 +145,7 @@ def test_any_answers_are_rendered_well_or_refused(template: Path, repositories: 
         new = repositories / "new"
         shutil.rmtree(new, ignore_errors=True)
         try:
-            copy(template, new, answers)
+            copy(plain, new, answers)
         except ValueError as refusal:
             assert not new.exists()
             message = str(refusal)
