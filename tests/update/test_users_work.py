@@ -125,7 +125,7 @@ def mine(text: str) -> list[str]:
     return re.findall("^# mine .*$", text, re.MULTILINE)
 
 
-def test_nothing_of_a_users_is_lost(base: Path, original: Path, tmp_path: Path) -> None:
+def test_nothing_of_a_users_is_lost(base: Path, original: Path, memory: Path) -> None:
     source = sources(base)
     assert source.keys() == tree(original).keys() - {TOOLS}
     seed_once = seeds(source, "my_service")
@@ -133,7 +133,7 @@ def test_nothing_of_a_users_is_lost(base: Path, original: Path, tmp_path: Path) 
     @settings(max_examples=HISTORIES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(histories(sorted(source)))
     def history(story: dict[str, Any]) -> None:
-        template, service = tmp_path / "template", tmp_path / "service"
+        template, service = memory / "template", memory / "service"
         shutil.rmtree(template, ignore_errors=True)
         shutil.rmtree(service, ignore_errors=True)
         shutil.copytree(base, template)
