@@ -3,13 +3,17 @@
 import json
 import os
 import platform
+import subprocess
 import sys
+import tempfile
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks import images, process, report
-from benchmarks.containers import ROOT, docker
+from benchmarks.containers import ROOT, docker, render
 
 PARTS = {
     "images": images.costs,
@@ -17,6 +21,7 @@ PARTS = {
     "requests": images.requests,
     "process": process.measure,
 }
+PROCESS = {"fastapi", "gunicorn", "httptools", "pydantic", "starlette", "uvicorn", "uvicorn-worker", "uvloop"}
 
 
 def main() -> None:
@@ -40,10 +45,15 @@ def main() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is measured."""
+    """Return the versions of what is measured, and of the packages whose process it is."""
     pins = yaml.safe_load((ROOT / "extensions/versions.yml").read_text())
     answers = yaml.safe_load((ROOT / "copier.yml").read_text())
-    return {
+    with tempfile.TemporaryDirectory() as folder:
+        here = ".".join(platform.python_version_tuple()[:2])  # locks the same versions, and needs no other Python
+        render(Path(folder), python_version=here)
+        subprocess.run(["uv", "lock", "--quiet"], cwd=folder, check=True)
+        locked = tomllib.loads(Path(folder, "uv.lock").read_text())["package"]
+    return {package["name"]: package["version"] for package in locked if package["name"] in PROCESS} | {
         "docker": docker("version", "--format={{.Server.Version}}"),
         "python": answers["python_version"]["default"],
         "uv": pins["uv"],
