@@ -1,7 +1,9 @@
 """The tables say what AWS and Python say; the macros compute from them."""
 
 import keyword
+import re
 import sys
+from itertools import chain
 from typing import Any
 
 import botocore.session
@@ -9,7 +11,8 @@ import pytest
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tests.project import ROOT
+from tests.conftest import Render
+from tests.project import ROOT, run
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,17 @@ def test_every_keyword_and_standard_module_is_reserved() -> None:
     names = {name for name in sys.stdlib_module_names if name.isascii() and name == name.lower() and name[0] != "_"}
     words = {word for word in (*keyword.kwlist, *keyword.softkwlist) if word.islower()}
     assert (names | words) - {"_"} <= set(table("reserved")["python"]) | {"_"}
+
+
+def test_every_module_that_a_service_installs_is_reserved(render: Render) -> None:
+    here = ".".join(map(str, sys.version_info[:2]))
+    repository = render(python_version=here, kafka=True, telemetry=True)
+    run("uv", "sync", "--quiet", cwd=repository)
+    listed = "from importlib.metadata import packages_distributions as all; print(*all())"
+    names = run(repository / ".venv/bin/python", "-c", listed).stdout.split()
+    assert "fastapi" in names
+    package = re.compile("[a-z][a-z0-9]*(_[a-z0-9]+)*")  # what copier.yml accepts
+    assert {name for name in names if package.fullmatch(name)} <= {*chain(*table("reserved").values())}
 
 
 def test_reserved_names_are_sorted_and_stand_once() -> None:

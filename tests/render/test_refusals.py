@@ -54,6 +54,7 @@ REFUSED: list[tuple[str, Any, str]] = [
             "lpt1",
             "yes",
             "null",
+            "pluggy",
         )
     ],
     *[("package_name", name, NAME) for name in ("My", "my-service", "my__service", "_my", "my.service", "1st", "")],
@@ -98,6 +99,7 @@ REFUSED: list[tuple[str, Any, str]] = [
         ("health_path", text, "a path of letters")
         for text in ("health", "/", "/a b", "/a?b", '/a"', "/a/", "/../a", "/a\n", "/" + "a" * 100)
     ],
+    *[("health_path", path, "the documentation is there") for path in ("/docs", "/redoc", "/docs/oauth2-redirect")],
     *[("min_tasks", number, "a whole number from 1 to 5000") for number in (0, 5001)],
     ("max_tasks", 1, "a whole number from 2 (min_tasks) to 5000"),
     *[
@@ -139,6 +141,12 @@ def test_a_bad_answer_is_refused_with_the_rule(
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the rule is looked for in the unwrapped text
         copy(template, tmp_path / "new", {question: answer})
     assert rule in " ".join(str(refusal.value).split())
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_brokers_port_is_not_the_services(template: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not 9092, which is Kafka's"):
+        copy(template, tmp_path / "new", {"kafka": True, "port": 9092})
     assert not (tmp_path / "new").exists()
 
 

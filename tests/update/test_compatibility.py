@@ -1,7 +1,7 @@
 """What services have from the last release stays valid, unless the changelog says before an update what does not.
 
 "Before updating" of a new version must name, in backquotes: `file` that is gone, `question` that is gone,
-`question=answer` that is refused.
+`question=answer` that is refused, `extensions/reserved.yml` if it has more names.
 """
 
 import re
@@ -68,6 +68,13 @@ def questions(template: Path, version: str) -> dict[str, dict[str, Any]]:
     return {name: spec for name, spec in config.items() if name[0] != "_" and spec.get("when") is not False}
 
 
+def reserved(template: Path, version: str) -> set[str]:
+    """Return the names that a package may not have."""
+    return {
+        name for names in yaml.safe_load(show(template, version, "extensions/reserved.yml")).values() for name in names
+    }
+
+
 def candidates(template: Path, version: str) -> Iterator[Answers]:
     """Yield answers that services of a release may have: its tests' own, limits, and each choice once."""
     tests: dict[str, Any] = {"__file__": str(ROOT / "tests/project.py")}
@@ -85,7 +92,9 @@ def candidates(template: Path, version: str) -> Iterator[Answers]:
     yield from (dict(zip(every, row, strict=True)) for row in rows)
     sizes = yaml.safe_load(show(template, version, "extensions/fargate.yml"))
     yield from (
-        {"cpu": cpu, "memory": memory, "workers": 1} for cpu in sizes for memory in (sizes[cpu][0], sizes[cpu][-1])
+        {"cpu": cpu, "memory": memory, "workers": min(memory // 128, 64)}
+        for cpu in sizes
+        for memory in (sizes[cpu][0], sizes[cpu][-1])
     )
 
 
@@ -139,6 +148,8 @@ def incompatible(old: Held, template: Path, new: str, folder: Path) -> set[str]:
     """Return what services have that a version refuses or takes away."""
     refused = only_questions(template, new, folder)
     found = old.questions - questions(template, new).keys()
+    if reserved(template, new) - reserved(template, old.version):
+        found.add("extensions/reserved.yml")
     for answers in old.accepted:
         if name := refused(answers):
             found.add(f"{name}={answers.get(name)}")
@@ -199,6 +210,10 @@ BREAKS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ),
     "a choice is removed": ("python_version=3.11", replace("copier.yml", '"3.11", ', "")),
     "a validator is tightened": ("port=1024", replace("copier.yml", "1024 <= port", "1025 <= port")),
+    "a name is reserved": (
+        "extensions/reserved.yml",
+        replace("extensions/reserved.yml", "\n  - con\n", "\n  - con\n  - conx\n"),
+    ),
     "a region is removed": ("aws_region=us-west-2", replace("extensions/regions.yml", " +- us-west-2\n", "")),
     "a question is renamed": ("max_tasks", rename_question),
 }
@@ -218,11 +233,11 @@ def test_a_break_is_noticed_until_it_is_announced(template: Path, newest: Held, 
     commit(clone)
     run("git", "tag", "v9999.1.0", cwd=clone)
     assert incompatible(newest, clone, "v9999.1.0", tmp_path / "work") == {name}
-    assert name not in announced(clone, NEWEST, "v9999.1.0")
-    entry = f"# Changelog\n\n## 9999.1.0\n\nNews.\n\n### Before updating\n\n- `{name}` goes.\n\n## 9999.0.0\n\n`x`\n"
-    (clone / "CHANGELOG.md").write_text(entry)
-    commit(clone)
-    assert announced(clone, NEWEST, "HEAD") == {name}
+    for before, names in (("Nothing.", set()), (f"- `{name}` goes.", {name})):
+        entry = f"# Changelog\n\n## 9999.1.0\n\nNews.\n\n### Before updating\n\n{before}\n\n## 9999.0.0\n\n`x`\n"
+        (clone / "CHANGELOG.md").write_text(entry)
+        commit(clone)
+        assert announced(clone, NEWEST, "HEAD") == names
 
 
 def test_a_file_that_services_keep_is_not_gone(template: Path, newest: Held, tmp_path: Path) -> None:
