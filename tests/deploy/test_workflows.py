@@ -10,6 +10,7 @@ import yaml
 from tests.conftest import Render
 from tests.deploy.conftest import Service
 from tests.project import GITHUB_SHELL, run
+from tests.project import commit as saved
 
 ELSEWHERE = {
     "Install Python": "needs GitHub; without it make lint and make test use the development image",
@@ -56,6 +57,7 @@ def test_without_github_there_is_no_workflow(render: Render) -> None:
 def test_what_the_workflows_run_works(service: Service) -> None:
     """`uv` and `docker` are this machine's, actions are left out, `${{ }}` is what GitHub would put there."""
     commit = run("git", "rev-parse", "HEAD", cwd=service.path).stdout.strip()
+    run("git", "update-ref", "refs/remotes/origin/main", commit, cwd=service.path)
     ran = []
     for name in ("ci", "deploy", "release"):
         for job in workflow(service.path, name)["jobs"].values():
@@ -72,10 +74,24 @@ def test_what_the_workflows_run_works(service: Service) -> None:
         "Size",
         "Build",
         "Push",
+        "Only a commit of main",
         "Deploy, and wait until SERVICE_URL runs this commit",
     ]
     deployed = rf"^fsd stage {os.environ['REGISTRY']}/{service.name}@sha256:[0-9a-f]{{64}}$"
     assert re.search(deployed, output, re.MULTILINE)
+
+
+def test_what_is_not_on_main_is_not_deployed(render: Render) -> None:
+    repository = render()
+    first = saved(repository, "First")
+    run("git", "update-ref", "refs/remotes/origin/main", saved(repository, "Main"), cwd=repository)
+    (step,) = [
+        step for step in workflow(repository, "release")["jobs"]["release"]["steps"] if "main" in step.get("name", "")
+    ]
+    for commit, refused in ((first, False), (saved(repository, "Branch"), True), ("main", True), (first[:12], True)):
+        done = run(*GITHUB_SHELL, step["run"], cwd=repository, check=False, COMMIT=commit)
+        assert (done.returncode != 0) == refused
+        assert done.stdout == (f"{commit} is no commit of main.\n" if refused else "")
 
 
 def expand(value: str, commit: str) -> str:
