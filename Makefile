@@ -54,5 +54,5 @@ rig-down: ## Stop what `make rig` started
 
 $(CURDIR)/.uv/bin/uv:
 	@echo "uv is not installed; getting $(UV_VERSION) into .uv/" >&2
-	python3 -m venv .uv
+	python3 -m venv .uv || { apt-get update --quiet && apt-get install --yes --quiet python3-venv && python3 -m venv .uv; }
 	.uv/bin/pip install --quiet uv==$(UV_VERSION)
