@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import tomllib
 from pathlib import Path
@@ -25,11 +24,8 @@ PROCESS = {"fastapi", "gunicorn", "httptools", "pydantic", "starlette", "uvicorn
 
 
 def main() -> None:
-    """Measure the parts that are named, or all; the others stay as they were recorded."""
-    parts = sys.argv[1:] or list(PARTS)
-    results = report.load() if report.RESULTS.exists() else {}
-    for part in parts:
-        results[part] = PARTS[part]()
+    """Measure all parts in one run."""
+    results: dict[str, Any] = {name: measure() for name, measure in PARTS.items()}
     results["machine"] = {
         "architecture": platform.machine(),
         "cpus": os.cpu_count(),
@@ -38,10 +34,9 @@ def main() -> None:
     }
     results["versions"] = versions()
     report.RESULTS.write_text(json.dumps(rounded(results), indent=2) + "\n")
-    if results.keys() >= PARTS.keys():
-        report.plot(report.load())
-        report.write(report.load())
-        print(report.tables(report.load()))
+    report.plot(report.load())
+    report.write(report.load())
+    print(report.tables(report.load()))
 
 
 def versions() -> dict[str, str]:

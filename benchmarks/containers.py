@@ -63,6 +63,8 @@ def running(image: str, *arguments: str, command: tuple[str, ...] = ()) -> Itera
                 break
             except OSError:
                 time.sleep(0.01)
+        else:
+            raise TimeoutError(f"{image} does not answer")
         answered = time.time()
         started = datetime.fromisoformat(docker("inspect", "--format={{.State.StartedAt}}", container))
         yield container, answered - started.timestamp()

@@ -37,11 +37,12 @@ class Image:
         self.tag = f"{REGISTRY}/bench/{name}"
         self.folder = folder
         self.arguments = arguments
+        self.ids: set[str] = set()  # of all that has been built
 
     def build(self, *arguments: str) -> float:
         """Build, and return the seconds that took."""
         begun = time.monotonic()
-        docker("build", "--quiet", "--tag", self.tag, *self.arguments, *arguments, str(self.folder))
+        self.ids.add(docker("build", "--quiet", "--tag", self.tag, *self.arguments, *arguments, str(self.folder)))
         return time.monotonic() - begun
 
     def change_code(self) -> None:
@@ -206,9 +207,8 @@ def built() -> Iterator[tuple[list[Image], str, Path]]:
                 image.build()
             yield images, python, uv
         finally:
-            # Also those that a later build has taken the name from.
-            ids = docker("images", "--quiet", f"--filter=reference={REGISTRY}/bench/*").split()
-            docker("image", "rm", "--force", *dict.fromkeys(ids))
+            for built in sorted(set[str]().union(*(image.ids for image in images))):
+                docker("image", "rm", "--force", built)
 
 
 def costs() -> dict[str, dict[str, float]]:
