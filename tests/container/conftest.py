@@ -47,8 +47,7 @@ class Container:
 
     def __init__(self, name: str, port: int) -> None:
         self.name = name
-        published = run("docker", "port", name, f"{port}/tcp").stdout.splitlines()[0]
-        self.url = f"http://{published}"
+        self.port = port
 
     def inspect(self, template: str) -> str:
         return run("docker", "inspect", "--format", template, self.name).stdout.strip()
@@ -62,7 +61,8 @@ class Container:
             time.sleep(0.2)
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+        published = run("docker", "port", self.name, f"{self.port}/tcp").stdout.splitlines()[0]
+        with urllib.request.urlopen(f"http://{published}{path}", timeout=10) as response:
             return json.load(response)
 
     def log(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.project import NEWEST, ROOT, run, wait_until
 
+DOWN = ("docker", "compose", "down", "--rmi", "local")
 HEALTH = "http://127.0.0.1:8000/health"
 
 
@@ -27,17 +28,21 @@ def test_a_service_of_ones_own_starts_by_the_commands_of_the_readme(template: Pa
     assert [line.split("  ")[0].rstrip() for line in demo.splitlines()] == ["make demo", "make test"]
     address = "https://github.com/copier-fastapi-ecs/copier-fastapi-ecs.git"
     assert own.count(address) == 1
-    run("bash", "-euc", own.replace(address, f"--defaults --vcs-ref {NEWEST} {template}"), cwd=tmp_path)
-    assert is_healthy()
-    run("make", "down", cwd=tmp_path / "my-service")
+    try:
+        run("bash", "-euc", own.replace(address, f"--defaults --vcs-ref {NEWEST} {template}"), cwd=tmp_path)
+        assert is_healthy()
+    finally:
+        run(*DOWN, cwd=tmp_path / "my-service")
 
 
 def test_the_demo_ends_with_a_healthy_service(template: Path) -> None:
     assert not is_healthy(), "another program answers on port 8000"
-    printed = run("make", "demo", cwd=template).stdout
-    assert f"The service is healthy: {HEALTH}" in printed
-    assert is_healthy()
-    run("make", "-C", "demo/my-service", "down", cwd=template)
+    try:
+        printed = run("make", "demo", cwd=template).stdout
+        assert f"The service is healthy: {HEALTH}" in printed
+        assert is_healthy()
+    finally:
+        run(*DOWN, cwd=template / "demo/my-service")
 
 
 def test_the_demo_runs_without_an_engine_until_it_is_interrupted(template: Path) -> None:

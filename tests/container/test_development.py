@@ -30,9 +30,11 @@ def repository(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def up(repository: Path) -> Iterator[Path]:
     """The same, started."""
-    run("make", "up", cwd=repository)
-    yield repository
-    run("make", "down", cwd=repository)
+    try:
+        run("make", "up", cwd=repository)
+        yield repository
+    finally:
+        run("make", "down", cwd=repository)
 
 
 def answer(path: str) -> str:
@@ -67,10 +69,16 @@ def test_compose_files_are_valid(repository: Path) -> None:
     assert mounts["/app"] == str(repository)
 
 
+def test_the_image_is_built_in_a_folder_with_a_space(repository: Path, image: str) -> None:
+    run("make", "build", f"IMAGE={image}", cwd=repository)
+
+
 def test_plain_compose_starts_it_too(repository: Path) -> None:
-    run("docker", "compose", "up", "--detach", "--wait", cwd=repository)
-    assert answer("/health") == '{"status":"healthy"}'
-    run("docker", "compose", "down", cwd=repository)
+    try:
+        run("docker", "compose", "up", "--detach", "--wait", cwd=repository)
+        assert answer("/health") == '{"status":"healthy"}'
+    finally:
+        run("docker", "compose", "down", cwd=repository)
 
 
 def test_watch_reloads_the_source_and_rebuilds_for_a_dependency(default_repository: Path) -> None:
@@ -97,12 +105,14 @@ def test_watch_reloads_the_source_and_rebuilds_for_a_dependency(default_reposito
 def test_a_settings_file_and_an_override_of_the_users_are_honoured(repository: Path) -> None:
     (repository / ".env").write_text("GREETING=Bonjour\n")
     (repository / "compose.override.yaml").write_text("services:\n  api:\n    environment:\n      ENVIRONMENT: stage\n")
-    run("make", "up", cwd=repository)
-    assert "Bonjour" in answer("/hello/Ada")
-    assert '"environment":"stage"' in answer("/health/version")
-    run("make", "down", cwd=repository)
-    (repository / ".env").unlink()
-    (repository / "compose.override.yaml").unlink()
+    try:
+        run("make", "up", cwd=repository)
+        assert "Bonjour" in answer("/hello/Ada")
+        assert '"environment":"stage"' in answer("/health/version")
+    finally:
+        run("make", "down", cwd=repository)
+        (repository / ".env").unlink()
+        (repository / "compose.override.yaml").unlink()
 
 
 def test_a_taken_port_is_one_line(repository: Path) -> None:
@@ -112,6 +122,26 @@ def test_a_taken_port_is_one_line(repository: Path) -> None:
     assert failed.returncode != 0
     assert len(said) == 1
     assert said[0].startswith(f"Port {PORT} is taken")
+
+
+def test_another_port_can_be_published(repository: Path) -> None:
+    override = repository / "compose.override.yaml"
+    override.write_text(f'services:\n  api:\n    ports: !override\n      - "127.0.0.1:{PORT + 1}:{PORT}"\n')
+    try:
+        with socket.create_server(("127.0.0.1", PORT)):
+            run("make", "up", cwd=repository)
+    finally:
+        run("make", "down", cwd=repository)
+        override.unlink()
+
+
+def test_the_development_container_has_what_the_readme_needs(repository: Path) -> None:
+    files = ("--file", "compose.yaml", "--file", ".devcontainer/compose.yaml")
+    try:
+        run("docker", "compose", *files, "run", "--build", "--rm", "-T", "api", "make", "--version", cwd=repository)
+        run("docker", "compose", *files, "run", "--rm", "-T", "api", "git", "status", cwd=repository)
+    finally:
+        run("docker", "compose", *files, "down", "--rmi", "local", cwd=repository)
 
 
 def test_a_missing_engine_is_one_line(repository: Path) -> None:
@@ -142,13 +172,15 @@ def test_no_file_of_another_owner_is_left_behind(repository: Path, tmp_path: Pat
         "-v",
         f"{mine}:/app",
     )
-    run(*as_user, "api", "uv", "lock", cwd=mine, UID=str(user), GID=str(user))
-    run(*as_user, "api", "pytest", cwd=mine, UID=str(user), GID=str(user))
+    try:
+        run(*as_user, "api", "uv", "lock", cwd=mine, UID=str(user), GID=str(user))
+        run(*as_user, "api", "pytest", cwd=mine, UID=str(user), GID=str(user))
+    finally:
+        run("docker", "compose", "down", "--rmi", "local", cwd=mine)
     owners = {path.lstat().st_uid for path in mine.rglob("*")}
     assert owners == {user}
     assert (mine / "uv.lock").exists()
     assert list((mine / ".venv").iterdir()) == []
-    run("docker", "compose", "down", "--rmi", "local", cwd=mine)
 
 
 @pytest.mark.parametrize(
@@ -172,11 +204,13 @@ def test_a_mistake_makes_the_checks_fail(
 
 def test_the_commands_of_the_rendered_readme_work_as_written(render: Render, tmp_path: Path) -> None:
     repository = tmp_path / "readme"
-    shutil.copytree(render(port=8124), repository)
+    shutil.copytree(render(port=8125), repository)
     blocks = re.findall(r"^```shell\n(.*?)^```$", (repository / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines()]
     assert commands[0] == "make up"
-    for command in commands:
-        if command not in ("make contract", "make template-update"):  # they have tests of their own
-            run("bash", "-c", command.replace("curl ", "curl --fail "), cwd=repository)
-    subprocess.run(["docker", "compose", "down", "--rmi", "local"], cwd=repository, capture_output=True)
+    try:
+        for command in commands:
+            if command not in ("make contract", "make template-update"):  # they have tests of their own
+                run("bash", "-c", command.replace("curl ", "curl --fail "), cwd=repository)
+    finally:
+        run("docker", "compose", "down", "--rmi", "local", cwd=repository)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Render
 from tests.container.conftest import Build, Start
-from tests.project import ANSWERS, run
+from tests.project import ANSWERS, run, wait_until
 
 RUNTIMES = ["slim", "minimal"]
 PYTHONS = ["3.11", "3.13", "3.14", "3.15"]
@@ -70,6 +70,7 @@ def test_the_image_is_healthy_on_every_python(build: Build, start: Start, python
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_the_image_runs_as_many_workers_as_were_answered(build: Build, start: Start, workers: int) -> None:
     container = start(build(workers=workers))
+    wait_until(lambda: container.log().count('"event": "started"') >= workers)
     container.wait_until_healthy()
     assert container.log().count('"event": "started"') == workers
 
@@ -105,8 +106,9 @@ def test_only_what_is_needed_is_in_the_image(default_repository: Path, image: st
 
     built = run("docker", "build", "--progress=plain", "--no-cache-filter=builder,source", "-t", image, ".",
                 cwd=default_repository).stdout  # fmt: skip
-    (size, unit) = re.findall(r"transferring context: ([\d.]+)(k?B) ", built)[-1]
-    assert float(size) * {"B": 1, "kB": 1000}[unit] < 100_000
+    sent = built.partition("load build context")[2]
+    (size, unit) = re.findall(r"transferring context: ([\d.]+)([kM]?B)", sent)[0]
+    assert float(size) * {"B": 1, "kB": 1e3, "MB": 1e6}[unit] < 100_000
     assert "WARNING: there is no uv.lock" in built
 
     container = start(image)

@@ -11,13 +11,13 @@ from tests.conftest import Render
 from tests.project import commit, run
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-# The value of `make ON_HOST=`, and answers. Between them every value of the choices, on the host and in the image.
+# The value of `make ON_HOST=`, and answers: what renders other Python code, on the host and in the image.
 CHECKED: list[tuple[str, dict[str, Any]]] = [
     ("yes", {"python_version": HERE}),
     ("yes", {"python_version": HERE, "deploy": "cloudformation", "architecture": "arm64"}),
-    ("yes", {"python_version": HERE, "deploy": "none", "ci": "none", "kafka": True}),
+    ("yes", {"python_version": HERE, "deploy": "none", "ci": "none", "kafka": True, "telemetry": True}),
     ("", {"python_version": "3.11", "deploy": "none", "ci": "none"}),
-    ("", {"python_version": "3.13", "deploy": "cloudformation", "kafka": True}),
+    ("", {"python_version": "3.13", "deploy": "cloudformation", "kafka": True, "telemetry": True}),
     ("", {}),
     ("", {"python_version": "3.15"}),
 ]
@@ -32,6 +32,15 @@ def test_the_rendered_tests_and_lints_pass(render: Render, on_host: str, answers
     assert "Required test coverage of 90% reached" in tested
     assert ("/app" if not on_host else str(repository)) in tested
     run("make", "conflicts", "lint", f"ON_HOST={on_host}", cwd=repository)
+
+
+def test_a_lock_file_that_no_longer_fits_is_renewed_in_the_image(render: Render) -> None:
+    repository = render()
+    run("make", "uv.lock", "ON_HOST=", cwd=repository)
+    project = repository / "pyproject.toml"
+    project.write_text(project.read_text().replace("dependencies = []", 'dependencies = ["six"]', 1))
+    run("make", "lock", "ON_HOST=", cwd=repository)
+    assert '\nname = "six"\n' in (repository / "uv.lock").read_text()
 
 
 def test_a_commit_with_a_conflict_or_a_mistake_is_refused(render: Render) -> None:
@@ -56,7 +65,7 @@ def test_a_commit_with_a_conflict_or_a_mistake_is_refused(render: Render) -> Non
     assert run("git", "log", "--format=%s", cwd=repository).stdout == "What is clean\nSaved\n"
 
 
-@pytest.mark.parametrize("answers", [{}, {"runtime": "minimal", "kafka": True}])
+@pytest.mark.parametrize("answers", [{}, {"runtime": "minimal", "kafka": True, "telemetry": True}])
 def test_the_contract_holds(render: Render, answers: dict[str, Any]) -> None:
     repository: Path = render(service_name="contract", **answers)
     run("make", "build", cwd=repository)

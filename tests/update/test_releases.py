@@ -1,6 +1,8 @@
 """Every released version updates to the newest, and is then what a fresh copy is."""
 
+import os
 import re
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from tests.container.conftest import running
 from tests.project import ANSWERS, NEWEST, commit, run, tree
 from tests.update.conftest import Copy, conflicts, seeds, update
 
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+
 
 def answers(repository: Path) -> dict[str, Any]:
     recorded: dict[str, Any] = yaml.safe_load((repository / ".copier-answers.yml").read_text())
@@ -19,13 +23,13 @@ def answers(repository: Path) -> dict[str, Any]:
     return recorded
 
 
-def comparable(repository: Path) -> dict[str, str]:
-    """Return the files that an update keeps up to date; seed-once ones are the service's own."""
+def comparable(repository: Path) -> dict[str, tuple[str, bool]]:
+    """Return the files that an update keeps up to date, and which can be run; seed-once ones are the service's own."""
     files = tree(repository)
     for path in seeds(files, answers(repository)["package_name"]):
         del files[path]
     files[".copier-answers.yml"] = re.sub("^_commit: .*$", "", files[".copier-answers.yml"], flags=re.MULTILINE)
-    return files
+    return {path: (text, os.access(repository / path, os.X_OK)) for path, text in files.items()}
 
 
 def is_known(template: Path, version: str, name: str, answer: Any) -> bool:
@@ -67,6 +71,19 @@ def test_an_answer_can_be_changed_by_an_update(copy: Copy) -> None:
     update(service, port=9000)
     assert "EXPOSE 9000" in (service / "Dockerfile").read_text()
     assert conflicts(service) == ""
+
+
+@pytest.mark.parametrize("chosen", [{}, {"kafka": True, "telemetry": True, "deploy": "cloudformation"}])
+def test_a_service_of_every_release_passes_its_checks_after_an_update(
+    template: Path, released: list[str], copy: Copy, chosen: dict[str, Any]
+) -> None:
+    for version in released:
+        new = {name: answer for name, answer in chosen.items() if not is_known(template, version, name, answer)}
+        old = {name: chosen[name] for name in chosen.keys() - new.keys()}
+        service = copy(version, version, python_version=HERE, **old)
+        update(service, **new)
+        commit(service)
+        assert " passed" in run("make", "test", "lint", "conflicts", "ON_HOST=yes", cwd=service).stdout
 
 
 @pytest.mark.usefixtures("engine")
