@@ -139,7 +139,7 @@ def test_the_development_container_has_what_the_readme_needs(repository: Path) -
     files = ("--file", "compose.yaml", "--file", ".devcontainer/compose.yaml")
     try:
         run("docker", "compose", *files, "run", "--build", "--rm", "-T", "api", "make", "--version", cwd=repository)
-        run("docker", "compose", *files, "run", "--rm", "-T", "api", "git", "status", cwd=repository)
+        run("docker", "compose", *files, "run", "--rm", "-T", "api", "git", "--version", cwd=repository)
     finally:
         run("docker", "compose", *files, "down", "--rmi", "local", cwd=repository)
 
