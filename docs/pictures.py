@@ -77,7 +77,7 @@ def service(template: Path) -> None:
     run("make", "down", cwd=repository)
     try:
         with terminal("bash", "--norc", cwd=repository) as screen:
-            screen.type("PS1='$ '; export COMPOSE_PROGRESS=quiet; clear\r")
+            screen.type("PS1='$ '; export COMPOSE_PROGRESS=quiet; unset MAKEFLAGS MAKELEVEL; clear\r")
             screen.type("make up\r")
             screen.wait_for("--wait\n$", 120)
             screen.type("curl -w '\\n' http://127.0.0.1:8000/health\r")
