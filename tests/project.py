@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import copier
 import yaml
 
 ROOT = Path(__file__).parent.parent
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # the Python that runs the tests
 NEWEST = "v9999.0.0"  # what the working tree is called as a version of the template
 COPIER_YML: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
 QUESTIONS: dict[str, dict[str, Any]] = {name: spec for name, spec in COPIER_YML.items() if name[0] != "_"}

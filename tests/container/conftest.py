@@ -8,6 +8,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,13 @@ class Container:
                 raise AssertionError(f"the container is {status}:\n{self.log()}")
             time.sleep(0.2)
 
+    @cached_property
+    def url(self) -> str:
+        """Where it is published; a container that has ended is nowhere."""
+        return "http://" + run("docker", "port", self.name, f"{self.port}/tcp").stdout.splitlines()[0]
+
     def get(self, path: str) -> Any:
-        published = run("docker", "port", self.name, f"{self.port}/tcp").stdout.splitlines()[0]
-        with urllib.request.urlopen(f"http://{published}{path}", timeout=10) as response:
+        with urllib.request.urlopen(self.url + path, timeout=10) as response:
             return json.load(response)
 
     def log(self) -> str:

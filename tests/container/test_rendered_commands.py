@@ -1,21 +1,19 @@
 """The rendered repository's own checks pass, on the host and in the development image."""
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Render
-from tests.project import commit, run
+from tests.project import PYTHON, commit, run
 
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 # The value of `make ON_HOST=`, and answers: what renders other Python code, on the host and in the image.
 CHECKED: list[tuple[str, dict[str, Any]]] = [
-    ("yes", {"python_version": HERE}),
-    ("yes", {"python_version": HERE, "deploy": "cloudformation", "architecture": "arm64"}),
-    ("yes", {"python_version": HERE, "deploy": "none", "ci": "none", "kafka": True, "telemetry": True}),
+    ("yes", {"python_version": PYTHON}),
+    ("yes", {"python_version": PYTHON, "deploy": "cloudformation", "architecture": "arm64"}),
+    ("yes", {"python_version": PYTHON, "deploy": "none", "ci": "none", "kafka": True, "telemetry": True}),
     ("", {"python_version": "3.11", "deploy": "none", "ci": "none"}),
     ("", {"python_version": "3.13", "deploy": "cloudformation", "kafka": True, "telemetry": True}),
     ("", {}),
@@ -44,7 +42,7 @@ def test_a_lock_file_that_no_longer_fits_is_renewed_in_the_image(render: Render)
 
 
 def test_a_commit_with_a_conflict_or_a_mistake_is_refused(render: Render) -> None:
-    repository = render(python_version=HERE)
+    repository = render(python_version=PYTHON)
     commit(repository)
     run("make", "uv.lock", cwd=repository)
     run("prek", "install", cwd=repository)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.conftest import Render
-from tests.project import run
+from tests.project import PYTHON, run
 
 MANIFEST = [
     ("apiVersion: fsd/v1", "apiVersion: fsd/v2"),
@@ -134,7 +134,7 @@ print(json.dumps(codes))
 def test_the_rendered_checks_pass_and_fail_on_each_broken_value(
     render: Render, deploy: str, kafka: bool, test: str, file: str, changes: list[tuple[str, str]]
 ) -> None:
-    repository = render(deploy=deploy, kafka=kafka, python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
+    repository = render(deploy=deploy, kafka=kafka, python_version=PYTHON)
     run("uv", "lock", "--quiet", cwd=repository)
     run("uv", "sync", "--quiet", "--python", sys.executable, cwd=repository)
     text = (repository / file).read_text()

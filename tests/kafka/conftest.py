@@ -17,7 +17,7 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from tests.conftest import Render
-from tests.project import run, wait_until
+from tests.project import PYTHON, run, wait_until
 
 HERE = Path(__file__).parent
 DEAD_LETTERS = "my-service-local-dead-letters"
@@ -159,7 +159,7 @@ class Service:
 @pytest.fixture(scope="session")
 def repository(render: Render) -> Path:
     """A rendered repository for the Python of these tests, with its dependencies and our event flow."""
-    path = render(kafka=True, python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
+    path = render(kafka=True, python_version=PYTHON)
     (path / "src/my_service/events.py").write_text((HERE / "events.py").read_text())
     run("uv", "lock", "--quiet", cwd=path)
     run("uv", "sync", "--quiet", "--python", sys.executable, cwd=path)

@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tests.conftest import Render
-from tests.project import ROOT, run
+from tests.project import PYTHON, ROOT, run
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,7 @@ def test_every_keyword_and_standard_module_is_reserved() -> None:
 
 
 def test_every_module_that_a_service_installs_is_reserved(render: Render) -> None:
-    here = ".".join(map(str, sys.version_info[:2]))
-    repository = render(python_version=here, kafka=True, telemetry=True)
+    repository = render(python_version=PYTHON, kafka=True, telemetry=True)
     run("uv", "sync", "--quiet", cwd=repository)
     listed = "from importlib.metadata import packages_distributions as all; print(*all())"
     names = run(repository / ".venv/bin/python", "-c", listed).stdout.split()

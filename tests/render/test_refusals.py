@@ -144,13 +144,16 @@ def test_a_bad_answer_is_refused_with_the_rule(
     assert not (tmp_path / "new").exists()
 
 
-def test_the_brokers_port_is_not_the_services(template: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not 9092, which is Kafka's"):
-        copy(template, tmp_path / "new", {"kafka": True, "port": 9092})
-    assert not (tmp_path / "new").exists()
-
-
-def test_kafka_is_refused_where_its_client_has_no_wheel(template: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="aiokafka has no wheel"):
-        copy(template, tmp_path / "new", {"python_version": "3.15", "kafka": True})
+@pytest.mark.parametrize(
+    ("answers", "rule"),
+    [
+        ({"kafka": True, "port": 9092}, "not 9092, which is Kafka's"),
+        ({"kafka": True, "python_version": "3.15"}, "aiokafka has no wheel"),
+    ],
+)
+def test_kafka_is_refused_where_it_cannot_be(
+    template: Path, tmp_path: Path, answers: dict[str, Any], rule: str
+) -> None:
+    with pytest.raises(ValueError, match=rule):
+        copy(template, tmp_path / "new", answers)
     assert not (tmp_path / "new").exists()

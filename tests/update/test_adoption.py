@@ -1,7 +1,6 @@
 """A service that never saw the template adopts it by docs/adopting.md, and keeps its code."""
 
 import re
-import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -9,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.container.conftest import running
-from tests.project import ROOT, commit, run
+from tests.project import PYTHON, ROOT, commit, run
 
 DOCUMENT = (ROOT / "docs/adopting.md").read_text()
 ADDRESS = "https://github.com/copier-fastapi-ecs/copier-fastapi-ecs.git"
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PORT = 8124
 
 MAIN = """\
@@ -128,7 +126,7 @@ def test_a_service_keeps_its_code_and_becomes_healthy(
         (tmp_path / path).write_text(text)
     commit(tmp_path)
     name = f"adopted-{started.partition('.')[0]}"
-    answers = f"--defaults --data service_name={name} --data python_version={HERE} --data port={PORT}"
+    answers = f"--defaults --data service_name={name} --data python_version={PYTHON} --data port={PORT}"
 
     def shell(block: str) -> str:
         block = block.replace(ADDRESS, str(template)).replace("copier copy", f"copier copy {answers}")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,8 @@ import pytest
 import yaml
 
 from tests.container.conftest import running
-from tests.project import ANSWERS, NEWEST, commit, run, tree
+from tests.project import ANSWERS, NEWEST, PYTHON, commit, run, tree
 from tests.update.conftest import Copy, conflicts, seeds, update
-
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def answers(repository: Path) -> dict[str, Any]:
@@ -39,18 +36,24 @@ def is_known(template: Path, version: str, name: str, answer: Any) -> bool:
     return bool(spec) and (isinstance(choices, str) or answer in getattr(choices, "values", lambda: choices)())
 
 
+def updated(template: Path, copy: Copy, version: str, chosen: dict[str, Any]) -> Path:
+    """Return a service of a release, updated; what the release did not know is answered by the update."""
+    new = {name: answer for name, answer in chosen.items() if not is_known(template, version, name, answer)}
+    service = copy(version, version, **{name: chosen[name] for name in chosen.keys() - new.keys()})
+    before = answers(service)
+    update(service, **new)
+    assert conflicts(service) == ""
+    assert (before | new).items() <= answers(service).items()
+    return service
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_every_release_updates_to_what_a_fresh_copy_is(
     template: Path, released: list[str], copy: Copy, name: str
 ) -> None:
     fresh = copy(NEWEST, "fresh", **ANSWERS[name])
     for version in released:
-        new = {key: value for key, value in ANSWERS[name].items() if not is_known(template, version, key, value)}
-        service = copy(version, version, **{key: ANSWERS[name][key] for key in ANSWERS[name].keys() - new.keys()})
-        before = answers(service)
-        update(service, **new)
-        assert conflicts(service) == ""
-        assert (before | new).items() <= answers(service).items()
+        service = updated(template, copy, version, ANSWERS[name])
         assert comparable(service) == comparable(fresh)
 
 
@@ -78,10 +81,7 @@ def test_a_service_of_every_release_passes_its_checks_after_an_update(
     template: Path, released: list[str], copy: Copy, chosen: dict[str, Any]
 ) -> None:
     for version in released:
-        new = {name: answer for name, answer in chosen.items() if not is_known(template, version, name, answer)}
-        old = {name: chosen[name] for name in chosen.keys() - new.keys()}
-        service = copy(version, version, python_version=HERE, **old)
-        update(service, **new)
+        service = updated(template, copy, version, {"python_version": PYTHON} | chosen)
         commit(service)
         assert " passed" in run("make", "test", "lint", "conflicts", "ON_HOST=yes", cwd=service).stdout
 
