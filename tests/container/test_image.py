@@ -13,6 +13,13 @@ from tests.conftest import Render
 from tests.container.conftest import Build, Start
 from tests.project import ANSWERS, run, wait_until
 
+USE_SOURCE = """
+import importlib.util, os, my_service.linked.hello, my_service.ops.settings
+assert os.access("/app/src/my_service/tool", os.X_OK)
+for name in ("my_service.linked.hello", "my_service.ops.settings"):
+    assert os.path.exists(importlib.util.find_spec(name).cached)
+"""
+
 RUNTIMES = ["slim", "minimal"]
 PYTHONS = ["3.11", "3.13", "3.14", "3.15"]
 
@@ -104,7 +111,7 @@ def test_only_what_is_needed_is_in_the_image(default_repository: Path, image: st
     (default_repository / "src/my_service/__pycache__").mkdir()
     (default_repository / "src/my_service/__pycache__/main.pyc").write_text("stale")
 
-    built = run("docker", "build", "--progress=plain", "--no-cache-filter=builder,source", "-t", image, ".",
+    built = run("docker", "build", "--progress=plain", "--no-cache-filter=builder,runtime", "-t", image, ".",
                 cwd=default_repository).stdout  # fmt: skip
     sent = built.partition("load build context")[2]
     (size, unit) = re.findall(r"transferring context: ([\d.]+)([kM]?B)", sent)[0]
@@ -114,7 +121,7 @@ def test_only_what_is_needed_is_in_the_image(default_repository: Path, image: st
     container = start(image)
     listing = ["/" + path.rstrip("/") for path in container.files()]
     ours = [path for path in listing if path.startswith("/app/") and not path.startswith("/app/.venv/")]
-    assert {Path(path).parts[2] for path in ours} == {".venv", "gunicorn.conf.py", "src"}
+    assert {Path(path).parts[2] for path in ours} == {".venv", "__pycache__", "gunicorn.conf.py", "src"}
     tools = {
         f"{folder}/{tool}" for folder in ("/bin", "/usr/bin", "/usr/local/bin") for tool in ("uv", "uvx", "gcc", "cc")
     }
@@ -133,19 +140,33 @@ def layers(image: str) -> list[str]:
     return digests
 
 
-def test_two_builds_of_one_commit_have_the_same_layers(default_repository: Path, image: str) -> None:
-    """Bytecode of the standard library, the dependencies, ops/ and the rest of the source; all but the user's entry."""
-    run("make", "uv.lock", cwd=default_repository)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_two_builds_of_one_commit_have_the_same_layers(
+    render: Render, tmp_path: Path, image: str, runtime: str
+) -> None:
+    """Bytecode of the standard library, dependencies, ops/ and the rest of the source, whatever a checkout is like."""
+    repository = shutil.copytree(render(runtime=runtime), tmp_path / "repository")
+    package = repository / "src/my_service"
+    (package / "linked").symlink_to("routers")
+    (package / "tool").touch(0o700)
+    run("make", "uv.lock", cwd=repository)
     built = []
     for _ in range(2):
-        run("docker", "build", "--no-cache", "-t", image, ".", cwd=default_repository)
+        run("docker", "build", "--no-cache", "-t", image, ".", cwd=repository)
         built.append(layers(image))
-        for path in (default_repository / "src").rglob("*"):
-            os.utime(path, (1, 1))  # as another checkout has another date
-    base = len(layers("python:3.14-slim-trixie"))
-    names = ["app", "bytecode", "user", "dependencies", "ops", "source"]
-    first, second = (dict(zip(names, digests[base:], strict=True)) for digests in built)
-    assert {name for name in names if first[name] != second[name]} <= {"user"}
+        for path in (repository / "src").rglob("*"):
+            path.chmod(path.stat().st_mode & 0o700)
+            os.utime(path, (1, 1))
+    names = ["dependencies", "ops", "source"]
+    if runtime == "slim":
+        first, second = (digests[len(layers("python:3.14-slim-trixie")) :] for digests in built)
+        names = ["app", "mounts", "bytecode and user", *names]
+    else:
+        first, second = built
+        names = ["root", "app", *names]
+    differ = {name for name, *both in zip(names, first, second, strict=True) if both[0] != both[1]}
+    assert differ <= {"mounts"}
+    run("docker", "run", "--rm", image, "python", "-c", USE_SOURCE)
 
 
 def test_the_minimal_image_has_what_python_needs_and_no_shell(build: Build, start: Start) -> None:
@@ -177,6 +198,13 @@ def test_a_stale_lock_fails_the_build(default_repository: Path) -> None:
     failed = run("docker", "build", ".", cwd=default_repository, check=False)
     assert failed.returncode != 0
     assert "needs to be updated" in failed.stdout
+
+
+def test_a_source_that_does_not_compile_fails_the_build(default_repository: Path) -> None:
+    (default_repository / "src/my_service/main.py").write_text("def")
+    failed = run("docker", "build", ".", cwd=default_repository, check=False)
+    assert failed.returncode != 0
+    assert "SyntaxError" in failed.stdout
 
 
 def test_the_version_is_said_by_label_log_and_endpoint(default_repository: Path, image: str, start: Start) -> None:
