@@ -14,8 +14,7 @@ import pytest
 
 from tests.conftest import Render
 from tests.project import commit, run, wait_until
-
-REGISTRY = "127.0.0.1:5000"
+from tests.registry import REGISTRY
 
 # Speaks ECR's real protocol, by botocore, and knows the one command that is needed.
 AWS = f"""#!{sys.executable}

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Render
-from tests.deploy.conftest import REGISTRY, Service
+from tests.deploy.conftest import Service
 from tests.project import commit, run
+from tests.registry import REGISTRY
 
 # In front of the other stand-in: prints what CloudFormation is asked for.
 AWS = f"""#!{sys.executable}

@@ -1,23 +1,14 @@
 """`make push` and `make deploy`, with real Git, a real engine and a real registry."""
 
-import json
 import re
-import urllib.request
-from typing import Any
+import urllib.error
 
 import pytest
 
 from tests.container.conftest import running
-from tests.deploy.conftest import REGISTRY, Service
+from tests.deploy.conftest import Service
 from tests.project import commit, run
-
-MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-
-
-def registry(path: str) -> Any:
-    request = urllib.request.Request(f"http://{REGISTRY}/v2/{path}", headers={"Accept": MANIFESTS})
-    with urllib.request.urlopen(request) as response:
-        return json.load(response)
+from tests.registry import REGISTRY, ask, layers
 
 
 def pushed(service: Service) -> str:
@@ -54,12 +45,8 @@ def test_the_pushed_digest_runs_and_a_small_change_is_a_small_push(service: Serv
     route = next((service.path / "src").glob("*/routers/hello.py"))
     route.write_text(route.read_text().replace("{name}!", "{name}?"))
     commit(service.path)
-    layers = [
-        {layer["digest"]: layer["size"] for layer in registry(f"{service.name}/manifests/{d}")["layers"]}
-        for d in (digest, pushed(service))
-    ]
-    new = layers[1].keys() - layers[0].keys()
-    assert 0 < sum(layers[1][layer] for layer in new) < 4_000
+    before, after = (layers(service.name, of) for of in (digest, pushed(service)))
+    assert 0 < sum(after[layer] for layer in after.keys() - before.keys()) < 4_000
 
 
 def test_what_is_wrong_is_one_line_and_nothing_is_pushed(service: Service) -> None:
@@ -86,7 +73,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_pushed(service: Service) -> No
     assert "needs to be updated" in done.stderr or "does not fit" in done.stderr
 
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        registry(f"{service.name}/tags/list")
+        ask(f"{service.name}/tags/list")
 
 
 def test_deploy_gives_fsd_the_pushed_digest_and_a_rollback_builds_nothing(service: Service) -> None:
