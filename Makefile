@@ -31,7 +31,7 @@ fuzz-updates: $(UV) ## Try N random histories of a service and an update: make f
 
 .PHONY: bench
 bench: $(UV) ## Measure what the image and the process cost, as ratios
-	tests/rig/rig run uv run --group bench python -m benchmarks
+	CONTAINERD_IMAGE_STORE=yes tests/rig/rig run uv run --group bench python -m benchmarks
 
 .PHONY: pictures
 pictures: $(UV) ## Draw the pictures of the README from the real thing

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import images, process, report
+from benchmarks import images, process, rendering, report
 from benchmarks.containers import ROOT, docker, render
 
 PARTS = {
@@ -19,6 +19,7 @@ PARTS = {
     "starts": images.starts,
     "requests": images.requests,
     "process": process.measure,
+    "rendering": rendering.measure,
 }
 PROCESS = {"fastapi", "gunicorn", "httptools", "pydantic", "starlette", "uvicorn", "uvicorn-worker", "uvloop"}
 
@@ -50,6 +51,9 @@ def versions() -> dict[str, str]:
         locked = tomllib.loads(Path(folder, "uv.lock").read_text())["package"]
     return {package["name"]: package["version"] for package in locked if package["name"] in PROCESS} | {
         "docker": docker("version", "--format={{.Server.Version}}"),
+        "image_store": docker(
+            "info", "--format={{.Driver}}"
+        ),  # overlayfs is containerd's, overlay2 is the one before it
         "python": answers["python_version"]["default"],
         "uv": pins["uv"],
     }

@@ -3,12 +3,11 @@
 All are built in one run from the same application and the same base image; where time is measured they take turns.
 """
 
-import json
 import re
 import shutil
+import tarfile
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.containers import CONVENTIONAL, PLAIN, ROOT, docker, load, render, running, step
+from tests.registry import REGISTRY, ask, layers
 
-REGISTRY = "127.0.0.1:5000"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 OURS = ["slim", "minimal"]
 NAMES = ["conventional", "uv", *OURS]
 BASELINES = ROOT / "benchmarks/baselines"
@@ -42,8 +40,12 @@ class Image:
     def build(self, *arguments: str) -> float:
         """Build, and return the seconds that took."""
         begun = time.monotonic()
-        self.ids.add(docker("build", "--quiet", "--tag", self.tag, *self.arguments, *arguments, str(self.folder)))
-        return time.monotonic() - begun
+        built = docker("build", "--quiet", "--tag", self.tag, *self.arguments, *arguments, str(self.folder))
+        took = time.monotonic() - begun
+        # The next build may fail if what loses its name to it is collected meanwhile: moby/buildkit#6521.
+        docker("tag", built, f"{self.tag}:{len(self.ids)}")
+        self.ids.add(built)
+        return took
 
     def change_code(self) -> None:
         """Change one line, to what no cached layer has."""
@@ -53,13 +55,19 @@ class Image:
     def push(self) -> Layers:
         """Push, and return the compressed size of each layer by digest."""
         docker("push", "--quiet", self.tag)
-        url = f"http://{REGISTRY}/v2/bench/{self.name}/manifests/latest"
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": MANIFEST})) as response:
-            return {layer["digest"]: layer["size"] for layer in json.load(response)["layers"]}
+        return layers(f"bench/{self.name}", "latest")
 
-    def own(self, layers: Layers, base: Layers) -> list[str]:
+    def unpacked(self, pushed: Layers) -> int:
+        """Return the size of the files of all layers; engines count different things as the size of an image."""
+        size = 0
+        for layer in pushed:
+            with ask(f"bench/{self.name}/blobs/{layer}") as blob, tarfile.open(fileobj=blob, mode="r|gz") as archive:
+                size += sum(member.size for member in archive)
+        return size
+
+    def own(self, pushed: Layers, base: Layers) -> list[str]:
         """Return the layers with the dependencies and the source, which are our last three."""
-        return [layer for layer in layers if layer not in base][-3 if self.name in OURS else 0 :]
+        return [layer for layer in pushed if layer not in base][-3 if self.name in OURS else 0 :]
 
     def add_dependency(self, name: str, python: str, uv: Path) -> None:
         """Add one to pyproject.toml and lock it, with the Python and the uv of the images; no cached layer has it."""
@@ -124,7 +132,7 @@ def sizes(images: list[Image], python: str) -> dict[str, dict[str, float]]:
         image.build()
         after = image.push()
         results[image.name] = {
-            "total_mb": int(docker("image", "inspect", "--format={{.Size}}", image.tag)) / 1e6,
+            "total_mb": image.unpacked(before) / 1e6,
             "compressed_mb": sum(before.values()) / 1e6,
             "over_base_compressed_mb": sum(before[layer] for layer in before.keys() - below.keys()) / 1e6,
             "without_standard_library_compressed_mb": sum(before[layer] for layer in image.own(before, below)) / 1e6,
@@ -138,9 +146,9 @@ def rebuilds(images: list[Image], python: str, uv: Path) -> dict[str, dict[str, 
     results: dict[str, dict[str, list[float]]] = {
         image.name: {"code_rebuild_s": [], "dependency_rebuild_s": [], "full_rebuild_s": []} for image in images
     }
-    for number in range(1, 6):
+    for number in range(9):
         for image in turn(images, number):
-            step(f"images: a line changed, round {number} of 5: {image.name}")
+            step(f"images: a line changed, round {number + 1} of 9: {image.name}")
             image.change_code()
             results[image.name]["code_rebuild_s"].append(image.build())
     for number, dependency in enumerate(DEPENDENCIES):

@@ -52,6 +52,12 @@ def tables(results: dict[str, Any]) -> str:
     for count, measured in process["workers"].items():
         rate = measured["requests_per_second"]
         lines.append(f"| {count} | {rate:.0f} | {rate / one:.2f} | {measured['p99_ms']:.0f} |")
+    lines += ["", "| rendering | ms | ratio |", "|---|---:|---:|"]
+    for name, milliseconds in results["rendering"]["copy_ms"].items():
+        ratio = milliseconds / results["rendering"]["copy_ms"]["one file"]
+        lines.append(f"| `copier copy`, {name} | {milliseconds:.0f} | {ratio:.2f} |")
+    name, milliseconds = max(results["rendering"]["question_ms"].items(), key=lambda question: question[1])
+    lines.append(f"| the longest wait for a question, `{name}` | {milliseconds:.0f} | |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,66 @@
+"""What rendering costs: a copy beside that of a template with one file, and the wait for each question."""
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from benchmarks.containers import ROOT, step
+from tests.project import COMPUTED, QUESTIONS
+from tests.terminal.terminal import terminal
+
+ROUNDS = 9
+ASKED = [name for name in QUESTIONS if name not in COMPUTED and "ask" not in QUESTIONS[name]]
+
+
+def templates(folder: Path) -> dict[str, Path]:
+    """Return a clone of this template, without what is not committed, and the smallest one that there can be."""
+    ours, smallest = folder / "ours", folder / "smallest"
+    subprocess.run(["git", "clone", "--quiet", "--no-local", ROOT, ours], check=True)
+    (smallest / "template").mkdir(parents=True)
+    (smallest / "copier.yml").write_text("_subdirectory: template\n")
+    (smallest / "template/README.md").write_text("A file.\n")
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=All"]):
+        subprocess.run(["git", *command], cwd=smallest, check=True)
+    return {"one file": smallest, "this template": ours}
+
+
+def copies(sources: dict[str, Path], folder: Path) -> dict[str, float]:
+    """Return the median milliseconds of a copy of each, the default answers taken."""
+    seconds: dict[str, list[float]] = {name: [] for name in sources}
+    for number in range(ROUNDS):
+        for name, source in sources.items():
+            step(f"rendering: copy, round {number + 1} of {ROUNDS}: {name}")
+            destination = folder / f"{name}-{number}"
+            begun = time.monotonic()
+            subprocess.run(
+                ["copier", "copy", "--quiet", "--defaults", "--vcs-ref=HEAD", source, destination], check=True
+            )
+            seconds[name].append(time.monotonic() - begun)
+    return {name: median(values) * 1000 for name, values in seconds.items()}
+
+
+def questions(source: Path, folder: Path) -> dict[str, float]:
+    """Return the median milliseconds from the answer before it until each question but the first is on the screen."""
+    seconds: dict[str, list[float]] = {name: [] for name in ASKED[1:]}
+    for number in range(ROUNDS):
+        step(f"rendering: questions, round {number + 1} of {ROUNDS}")
+        with terminal("copier", "copy", "--vcs-ref=HEAD", source, f"asked-{number}", cwd=folder) as screen:
+            for name in ASKED:
+                begun = time.monotonic()
+                screen.wait_for(str(QUESTIONS[name]["help"]).splitlines()[0])
+                if name in seconds:
+                    seconds[name].append(time.monotonic() - begun)
+                screen.type("\r")
+    return {name: median(values) * 1000 for name, values in seconds.items()}
+
+
+def measure() -> dict[str, dict[str, float]]:
+    """Return all of the above."""
+    with tempfile.TemporaryDirectory() as name:
+        sources = templates(Path(name))
+        return {
+            "copy_ms": copies(sources, Path(name)),
+            "question_ms": questions(sources["this template"], Path(name)),
+        }
