@@ -51,9 +51,7 @@ def versions() -> dict[str, str]:
         locked = tomllib.loads(Path(folder, "uv.lock").read_text())["package"]
     return {package["name"]: package["version"] for package in locked if package["name"] in PROCESS} | {
         "docker": docker("version", "--format={{.Server.Version}}"),
-        "image_store": docker(
-            "info", "--format={{.Driver}}"
-        ),  # overlayfs is containerd's, overlay2 is the one before it
+        "image_store": docker("info", "--format={{.Driver}}"),  # overlayfs is containerd's
         "python": answers["python_version"]["default"],
         "uv": pins["uv"],
     }

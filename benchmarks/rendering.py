@@ -7,11 +7,10 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.containers import ROOT, step
-from tests.project import COMPUTED, QUESTIONS
+from tests.project import ASKED, QUESTIONS
 from tests.terminal.terminal import terminal
 
 ROUNDS = 9
-ASKED = [name for name in QUESTIONS if name not in COMPUTED and "ask" not in QUESTIONS[name]]
 
 
 def templates(folder: Path) -> dict[str, Path]:
@@ -32,11 +31,9 @@ def copies(sources: dict[str, Path], folder: Path) -> dict[str, float]:
     for number in range(ROUNDS):
         for name, source in sources.items():
             step(f"rendering: copy, round {number + 1} of {ROUNDS}: {name}")
-            destination = folder / f"{name}-{number}"
+            command = ["copier", "copy", "--quiet", "--defaults", "--vcs-ref=HEAD"]
             begun = time.monotonic()
-            subprocess.run(
-                ["copier", "copy", "--quiet", "--defaults", "--vcs-ref=HEAD", source, destination], check=True
-            )
+            subprocess.run([*command, source, folder / f"{name}-{number}"], check=True)
             seconds[name].append(time.monotonic() - begun)
     return {name: median(values) * 1000 for name, values in seconds.items()}
 

@@ -17,6 +17,7 @@ NEWEST = "v9999.0.0"  # what the working tree is called as a version of the temp
 COPIER_YML: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
 QUESTIONS: dict[str, dict[str, Any]] = {name: spec for name, spec in COPIER_YML.items() if name[0] != "_"}
 COMPUTED = {name for name, spec in QUESTIONS.items() if spec.get("when") is False}
+ASKED = [name for name in QUESTIONS if name not in COMPUTED and "ask" not in QUESTIONS[name]]
 
 # Answer sets that between them take every value of every choice that changes what is rendered.
 ANSWERS: dict[str, dict[str, Any]] = {

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project import COMPUTED, NEWEST, QUESTIONS
+from tests.project import ASKED, NEWEST, QUESTIONS
 from tests.terminal.terminal import CLEAR, Terminal, terminal
 
-ASKED = [name for name in QUESTIONS if name not in COMPUTED and "ask" not in QUESTIONS[name]]
 MISTAKES = [
     ("service_name", "My Service", "lower-case words joined by hyphens"),
     ("service_name", "a", "2 to 40 characters"),
