@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.containers import ROOT, step
-from tests.project import ASKED, QUESTIONS
+from tests.project import ASKED, commit, first_line
 from tests.terminal.terminal import terminal
 
 ROUNDS = 9
@@ -20,8 +20,7 @@ def templates(folder: Path) -> dict[str, Path]:
     (smallest / "template").mkdir(parents=True)
     (smallest / "copier.yml").write_text("_subdirectory: template\n")
     (smallest / "template/README.md").write_text("A file.\n")
-    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=All"]):
-        subprocess.run(["git", *command], cwd=smallest, check=True)
+    commit(smallest)
     return {"one file": smallest, "this template": ours}
 
 
@@ -46,7 +45,7 @@ def questions(source: Path, folder: Path) -> dict[str, float]:
         with terminal("copier", "copy", "--vcs-ref=HEAD", source, f"asked-{number}", cwd=folder) as screen:
             for name in ASKED:
                 begun = time.monotonic()
-                screen.wait_for(str(QUESTIONS[name]["help"]).splitlines()[0])
+                screen.wait_for(first_line(name))
                 if name in seconds:
                     seconds[name].append(time.monotonic() - begun)
                 screen.type("\r")

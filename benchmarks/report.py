@@ -53,10 +53,11 @@ def tables(results: dict[str, Any]) -> str:
         rate = measured["requests_per_second"]
         lines.append(f"| {count} | {rate:.0f} | {rate / one:.2f} | {measured['p99_ms']:.0f} |")
     lines += ["", "| rendering | ms | ratio |", "|---|---:|---:|"]
-    for name, milliseconds in results["rendering"]["copy_ms"].items():
-        ratio = milliseconds / results["rendering"]["copy_ms"]["one file"]
+    rendering = results["rendering"]
+    for name, milliseconds in rendering["copy_ms"].items():
+        ratio = milliseconds / rendering["copy_ms"]["one file"]
         lines.append(f"| `copier copy`, {name} | {milliseconds:.0f} | {ratio:.2f} |")
-    name, milliseconds = max(results["rendering"]["question_ms"].items(), key=lambda question: question[1])
+    name, milliseconds = max(rendering["question_ms"].items(), key=lambda question: question[1])
     lines.append(f"| the longest wait for a question, `{name}` | {milliseconds:.0f} | |")
     return "\n".join(lines)
 

@@ -69,6 +69,11 @@ ANSWERS: dict[str, dict[str, Any]] = {
 GITHUB_SHELL = ("bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c")  # how GitHub runs a step
 
 
+def first_line(question: str) -> str:
+    """Return what stands on the screen when the question is asked."""
+    return str(QUESTIONS[question]["help"]).splitlines()[0]
+
+
 def run(*command: str | Path, cwd: Path = ROOT, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command and return what it printed, stderr with stdout; a failure raises with its output."""
     done = subprocess.run(
@@ -103,7 +108,8 @@ def commit(repository: Path, message: str = "Saved") -> str:
     if not (repository / ".git").exists():
         run("git", "init", "--quiet", cwd=repository)
     run("git", "add", "--all", cwd=repository)
-    run("git", "commit", "--quiet", "--allow-empty", "--message", message, cwd=repository)
+    author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")  # a machine may know no name
+    run("git", *author, "commit", "--quiet", "--allow-empty", "--message", message, cwd=repository)
     return run("git", "rev-parse", "HEAD", cwd=repository).stdout.strip()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project import ASKED, NEWEST, QUESTIONS
+from tests.project import ASKED, NEWEST, QUESTIONS, first_line
 from tests.terminal.terminal import CLEAR, Terminal, terminal
 
 MISTAKES = [
@@ -30,10 +30,6 @@ GOOD = {"workers": "2", "aws_account_id": "210987654321", "aws_region": "eu-west
 
 def copy(template: Path, folder: Path, *options: str) -> AbstractContextManager[Terminal]:
     return terminal("copier", "copy", "--vcs-ref", NEWEST, *options, template, "new", cwd=folder)
-
-
-def first_line(name: str) -> str:
-    return str(QUESTIONS[name]["help"]).splitlines()[0]
 
 
 @pytest.fixture
