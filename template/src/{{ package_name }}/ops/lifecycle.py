@@ -1,10 +1,12 @@
-"""Start and stop: say why a start fails, serve on while the load balancer turns away. Kept by the template."""
+"""Start and stop: say why a start fails, and serve until the load balancer stops sending. Kept by the template."""
 
 import asyncio
 import mmap
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -13,13 +15,33 @@ from fastapi import FastAPI
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 
-# Shared with the Gunicorn master, which imports this module before it forks: the master has the last word in the log.
-_failure = mmap.mmap(-1, 1024)
+# Shared with the Gunicorn master and all workers, as this module is imported before the master forks. The first byte
+# says that a worker has started, the others say why one could not.
+_shared = mmap.mmap(-1, 1024)
+_once, _give = os.pipe()  # one byte, which one process can take
+os.set_blocking(_once, False)
+os.write(_give, b"1")
+
+
+def has_started() -> bool:
+    """Say whether any worker has started since the master did."""
+    return _shared[0] == 1
+
+
+def ends_the_service() -> bool:
+    """Say whether a worker that cannot start ends the service: if none has started, and only one of those that fail.
+
+    While Gunicorn stops for one such worker, another would be an uncaught exception, and the reason would not be logged.
+    """
+    try:
+        return not has_started() and bool(os.read(_once, 1))
+    except BlockingIOError:
+        return False
 
 
 def startup_failure() -> str:
-    """Return why a worker of this process could not start; empty when none failed."""
-    return _failure[:].rstrip(b"\0").decode(errors="replace")
+    """Return why the service could not start; empty if a worker has started, or none has failed."""
+    return "" if has_started() else _shared[1:].rstrip(b"\0").decode(errors="replace")
 
 
 def with_drain(lifespan: Lifespan | None, drain_seconds: int) -> Lifespan:
@@ -38,9 +60,11 @@ def with_drain(lifespan: Lifespan | None, drain_seconds: int) -> Lifespan:
                 try:
                     state = await stack.enter_async_context(lifespan(app))
                 except Exception as error:
-                    reason = f"{type(error).__name__}: {error}".encode()[: len(_failure)]
-                    _failure[: len(reason)] = reason
+                    room = len(_shared) - 1
+                    # All of it, so that nothing is left of another worker's reason.
+                    _shared[1:] = f"{type(error).__name__}: {error}".encode(errors="replace")[:room].ljust(room, b"\0")
                     raise
+            _shared[0] = 1
             log.info("started")
             yield state
         log.info("stopped")
@@ -52,12 +76,14 @@ def _drain_on_sigterm(app: FastAPI, drain_seconds: int) -> None:
     """Put the drain before the server's own SIGTERM handler, where there is one."""
     loop = asyncio.get_running_loop()
     stop = signal.getsignal(signal.SIGTERM)
+    app.state.served = callable(stop)
     if not callable(stop):  # a test client: no server, nothing to drain
         return
 
     def drain(signum: int, frame: FrameType | None) -> None:
         if not app.state.draining:
             app.state.draining = True
+            app.state.drain_began = monotonic()
             loop.call_soon_threadsafe(loop.call_later, drain_seconds, stop, signum, frame)
 
     signal.signal(signal.SIGTERM, drain)

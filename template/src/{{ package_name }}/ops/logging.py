@@ -1,9 +1,9 @@
 """Logs: one JSON object a line on stdout, whoever writes it; on a terminal, text for people. Kept by the template."""
 
-import json
-import logging.config
+import logging
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from .lines import as_json, show, write_line
 
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -23,12 +25,8 @@ def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
 
 
 def json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Return the event as one line; what JSON does not know is shown as Python shows it."""
-    return _encode(event)
-
-
-# Made once: json.dumps with a default makes an encoder for each line.
-_encode = json.JSONEncoder(default=repr).encode
+    """Return the event as one line."""
+    return as_json(event)
 
 
 def drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -37,64 +35,97 @@ def drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -
     return event
 
 
-def _config(level: str, service: dict[str, str]) -> dict[str, Any]:
-    """Set structlog up and return the `logging.config` dictionary that does the same for everybody else."""
+class Stdout(logging.Handler):
+    """The handler of all log records; a record that cannot be formatted is shown as it is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            line = self.format(record)
+        except structlog.DropEvent:
+            return
+        except Exception as error:
+            line = _unformatted(record.levelname.lower(), record.msg, error)
+        write_line(line)
+
+
+class Lines:
+    """Where structlog writes: each method of a logger writes the line that the processors have made."""
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        write_line(line)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
+_stdout = Stdout()
+
+
+def _unformatted(level: str, event: object, error: Exception) -> str:
+    """Return the line of an event that a processor or its own arguments have failed on."""
+    return as_json({"level": level, "event": show(event), "logging_error": show(error)})
+
+
+def _wrapper(level: str) -> type[Any]:
+    """Return structlog's logger of a level, whose calls raise nothing."""
+
+    class Logger(structlog.make_filtering_bound_logger(level)):  # type: ignore[misc]
+        def _proxy_to_logger(self, method: str, event: str | None = None, /, *args: Any, **values: Any) -> Any:
+            try:
+                return super()._proxy_to_logger(method, event, *args, **values)
+            except Exception as error:
+                write_line(_unformatted(method, event, error))
+
+    return Logger
+
+
+def configure(level: str, identity: Mapping[str, str] = {}, processors: Sequence[Processor] = ()) -> None:
+    """Send every log record of this process, and every exception that nothing catches, to stdout.
+
+    `level` is a name such as "INFO"; `identity` are fields that every line carries, such as the version; `processors`
+    are structlog's and see each event last, from whatever logger. Handlers that a service adds to the root logger stay.
+    """
 
     def add_origin(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
-        return {"timestamp": now, "level": method, **service, **event}
+        return {"timestamp": now, "level": method, **identity, **event}
 
     shared: list[Processor] = [structlog.contextvars.merge_contextvars, add_origin, add_trace]
     render: list[Processor]
     if sys.stdout.isatty():
-        render = [structlog.dev.ConsoleRenderer()]
+        render = [*processors, structlog.dev.ConsoleRenderer()]
     else:
-        render = [structlog.processors.format_exc_info, json_line]
+        render = [structlog.processors.format_exc_info, *processors, json_line]
 
-    structlog.configure(
-        processors=[*shared, *render],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(),
+    structlog.configure(processors=[*shared, *render], wrapper_class=_wrapper(level), logger_factory=lambda *_: Lines())
+    _stdout.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                *shared,
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.ExtraAdder(),
+                drop_color_message,
+            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
     )
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "default": {
-                "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": [
-                    *shared,
-                    structlog.stdlib.add_logger_name,
-                    structlog.stdlib.ExtraAdder(),
-                    drop_color_message,
-                ],
-                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
-            }
-        },
-        "handlers": {
-            "stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "default"}
-        },
-        "root": {"handlers": ["stdout"], "level": level},
-        "loggers": {
-            # Uvicorn's worker borrows the handlers of this logger, so it must have its own.
-            "gunicorn.error": {"handlers": ["stdout"], "level": level, "propagate": False},
-            "uvicorn": {"handlers": [], "level": level},
-            "uvicorn.error": {"handlers": [], "level": level},
-            # The request middleware writes the line about a request.
-            "uvicorn.access": {"handlers": [], "propagate": False},
-        },
-    }
-
-
-def configure(level: str, **service: str) -> dict[str, Any]:
-    """Send every log record of this process, and every exception that nothing catches, to stdout.
-
-    `level` is a name such as "INFO"; `service` are fields that every line carries, such as `version="1.2.3"`.
-    Returns the dictionary given to `logging.config`, for a server that configures logging itself.
-    """
-    settings = _config(level, service)
-    logging.config.dictConfig(settings)
+    root = logging.getLogger()
+    root.setLevel(level)
+    if _stdout not in root.handlers:
+        root.handlers = [_stdout]
+    for name in ("gunicorn.error", "uvicorn", "uvicorn.error", "uvicorn.access"):
+        server = logging.getLogger(name)
+        server.handlers = []
+        server.setLevel(level)
+        server.propagate = name != "uvicorn.access"  # the request middleware writes the line about a request
     logging.captureWarnings(True)
+    _log_uncaught()
+
+
+def _log_uncaught() -> None:
+    """Log uncaught exceptions, in place of Python's own hooks."""
 
     def log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
         if issubclass(kind, Exception):
@@ -106,4 +137,3 @@ def configure(level: str, **service: str) -> dict[str, Any]:
         threading.excepthook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
-    return settings

@@ -1,0 +1,69 @@
+"""One format for every error body. It shows a client no detail that belongs in the log. Kept by the template."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.utils import is_body_allowed_for_status_code
+from pydantic_core import PydanticSerializationError
+from starlette.exceptions import HTTPException
+
+# Python reads these, but JSON cannot express them: lone surrogates, NaN and infinity.
+_UNENCODABLE = re.compile(rb"\\u[dD][89a-fA-F]|(?i:\bnan\b|\binf(inity)?\b)")
+
+
+class ErrorResponse(JSONResponse):
+    """JSON that escapes lone surrogates, so any text of a client can be encoded."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        try:
+            return super().render(content)
+        except UnicodeEncodeError:
+            return super().render(_printable(content))
+
+
+def _printable(value: Any) -> Any:
+    """Return a copy whose texts can be encoded."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(item) for item in value]
+    return value
+
+
+def error_response(status: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error in the one shape, {"detail": …, "request_id": "…"}; without a body where HTTP forbids one."""
+    if not is_body_allowed_for_status_code(status):
+        return Response(None, status, headers)
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    return ErrorResponse({"detail": detail, "request_id": request_id}, status, headers)
+
+
+async def http_error(_request: Request, error: HTTPException) -> Response:
+    """Answer an HTTPException."""
+    return error_response(error.status_code, error.detail, error.headers)
+
+
+async def invalid_request(_request: Request, error: RequestValidationError) -> Response:
+    """Answer a request that does not fit its route's types: say where and why, but never repeat the value."""
+    return error_response(422, [{name: wrong[name] for name in ("type", "loc", "msg")} for wrong in error.errors()])
+
+
+async def unencodable(request: Request, error: ValueError) -> Response:
+    """Answer 400 if the response would repeat text or floats that JSON cannot express; raise any other ValueError."""
+    failed = isinstance(error, UnicodeEncodeError | PydanticSerializationError) or "JSON compliant" in str(error)
+    if failed and _UNENCODABLE.search(request.scope["query_string"] + b" " + await request.body()):
+        return error_response(400, "There is text in the request that is not Unicode, or a float that is no number.")
+    raise error
+
+
+async def internal_error(_request: Request, _error: Exception) -> Response:
+    """Answer a request whose handler failed; the reason is for the log alone."""
+    return error_response(500, "Internal Server Error")
