@@ -1,37 +1,34 @@
-"""The image in a container like one on Fargate, and what a client and the log show of it. Kept by the template."""
+"""The image in a container like one on Fargate, seen by a client and in the log. Kept by the template."""
 
 import json
-import subprocess
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from http.client import HTTPConnection, HTTPException, HTTPMessage
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from .task import CPUS, ENVIRONMENT, HEALTH_PATH, MEMORY, PLATFORM, PORT, STOP_TIMEOUT
+from . import engine
+from .task import APP, CPUS, ENVIRONMENT, HEALTH_PATH, MEMORY, PLATFORM, PORT, STOP_TIMEOUT
 
-# Yours, if the service does not start without: one NAME=VALUE a line.
-OWN_ENVIRONMENT = Path(__file__).parents[1] / "contract.env"
+IMAGE = os.environ["CONTRACT_IMAGE"]
+PROBE = os.environ["CONTRACT_PROBE"]
+BROKEN = os.environ["CONTRACT_BROKEN"]
 
-UNANSWERED = (OSError, HTTPException)  # what a client raises that gets no whole answer
+# These tests run as the service `api` of Compose: the service under test gets the same networks and variables.
+RUNNER = engine.get(f"/containers/{os.environ['CONTRACT_RUNNER']}/json")
+NETWORKS = list(RUNNER["NetworkSettings"]["Networks"])
+OF_THE_RUNNER = {"DRAIN_SECONDS", *(name for name in os.environ if name.startswith(("CONTRACT_", "PYTEST_")))}
+OF_ITS_IMAGE = engine.get(f"/images/{RUNNER['Image']}/json")["Config"]["Env"]
+OF_COMPOSE = dict(variable.split("=", 1) for variable in RUNNER["Config"]["Env"] if variable not in OF_ITS_IMAGE)
+NEEDED = {name: value for name, value in OF_COMPOSE.items() if name not in OF_THE_RUNNER}
 
+ENGINE_CPUS: int = engine.get("/info")["NCPU"]  # a container cannot have more
 
-def docker(*arguments: str, stdin: str | None = None) -> str:
-    """Return what a docker command prints; if it fails, raise with the reason."""
-    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
-@cache
-def engine_cpus() -> int:
-    """Return how many CPUs there are; a container cannot have more."""
-    count: int = json.loads(docker("info", "--format=json"))["NCPU"]
-    return count
+UNANSWERED = (OSError, HTTPException)  # a client that gets no whole answer raises one of these
 
 
 @dataclass
@@ -55,7 +52,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Send a request on a connection and return the response; raise one of UNANSWERED if none comes."""
-    connection.request(method, path, body, headers or {})
+    connection.request(method, path, body, {"Host": f"127.0.0.1:{PORT}", **(headers or {})})  # as the health check does
     response = connection.getresponse()
     return Response(response.status, response.headers, response.read())
 
@@ -66,18 +63,21 @@ class Container:
     def __init__(self, id: str) -> None:
         """Take the container with this id."""
         self.id = id
-        self.port = 0
 
     def state(self) -> dict[str, Any]:
         """Return Docker's .State: Status, ExitCode, Health and so on."""
-        state: dict[str, Any] = json.loads(docker("inspect", self.id))[0]["State"]
+        state: dict[str, Any] = engine.get(f"/containers/{self.id}/json")["State"]
         return state
+
+    @cached_property
+    def address(self) -> str:
+        """Where it is on the network that it shares with these tests."""
+        networks = engine.get(f"/containers/{self.id}/json")["NetworkSettings"]["Networks"]
+        return str(networks[NETWORKS[0]]["IPAddress"])
 
     def connect(self, timeout: float = 60) -> HTTPConnection:
         """Return a new connection, open from its first request on."""
-        if not self.port:
-            self.port = int(docker("port", self.id, f"{PORT}/tcp").splitlines()[0].rpartition(":")[2])
-        return HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        return HTTPConnection(self.address, PORT, timeout=timeout)
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Response:
         """Send a request on a connection of its own; `headers` are named like X_Request_ID."""
@@ -88,15 +88,13 @@ class Container:
             connection.close()
 
     def wait_until_serving(self, timeout: float = 60) -> None:
-        """Return when the health endpoint answers 200; raise if it does not in time."""
+        """Return when the health endpoint answers 200; raise if the container exits, or if it takes too long."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            try:
+            with suppress(*UNANSWERED):
                 if self.ask(HEALTH_PATH).status == 200:
                     return
-            except (*UNANSWERED, RuntimeError):  # RuntimeError: it has ended, so no port is published
-                if self.state()["Status"] == "exited":
-                    break
+            assert self.state()["Status"] == "running", "exited"
             time.sleep(0.1)
         raise AssertionError(f"not serving after {timeout} s")
 
@@ -109,20 +107,19 @@ class Container:
         return int(state["ExitCode"])
 
     def kill_worker(self) -> None:
-        """Kill the worker that answers next."""
-        pid = self.ask("/contract/pid").json()
-        docker("exec", self.id, "python", "-c", f"import os; os.kill({pid}, 9)")
+        """Have the worker that answers next kill itself."""
+        with suppress(*UNANSWERED):
+            self.ask("/contract/kill")
 
     def stop(self) -> float:
         """Stop it as ECS does, SIGTERM and later SIGKILL, and return how long that took."""
         started = time.monotonic()
-        docker("stop", "-t", str(STOP_TIMEOUT), self.id)
+        engine.request("POST", f"/containers/{self.id}/stop?t={STOP_TIMEOUT}")
         return time.monotonic() - started
 
     def output(self) -> tuple[str, str]:
-        """Return what has been written to stdout and to stderr."""
-        done = subprocess.run(["docker", "logs", self.id], capture_output=True, text=True, check=True)
-        return done.stdout, done.stderr
+        """Return the texts of stdout and stderr."""
+        return engine.log(self.id, "stdout"), engine.log(self.id, "stderr")
 
     def log(self) -> list[dict[str, Any]]:
         """Return the lines of the log; a line that is not one JSON object, on either stream, is an error."""
@@ -140,8 +137,13 @@ class Container:
         """Return the messages of the log."""
         return [line["event"] for line in self.log()]
 
-
-HARDENED = ["--init", "--read-only", "--user=1000:1000"]
+    def logged(self, is_meant: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the first line of the log that is meant, whichever worker writes it; raise if none comes."""
+        end = time.monotonic() + 10
+        while not (lines := [line for line in self.log() if is_meant(line)]):
+            assert time.monotonic() < end, "no such line in the log"
+            time.sleep(0.1)
+        return lines[0]
 
 
 @contextmanager
@@ -151,42 +153,46 @@ def started(
     *,
     cpus: float = CPUS,
     memory: int = MEMORY,
-    hardening: Sequence[str] = HARDENED,
+    hardened: bool = True,
 ) -> Iterator[Container]:
     """Run an image as Fargate does, `environment` added to the manifest's; removed at the end, its log checked."""
-    own = [f"--env-file={OWN_ENVIRONMENT}"] if OWN_ENVIRONMENT.exists() else []
-    container = Container(
-        docker(
-            "run",
-            "--detach",
-            *hardening,
-            "--tmpfs=/tmp",
-            "--cap-drop=ALL",
-            "--security-opt=no-new-privileges",
-            f"--platform={PLATFORM}",
-            f"--cpus={min(cpus, engine_cpus())}",
-            f"--memory={memory}m",
-            f"--memory-swap={memory}m",
-            f"--publish=127.0.0.1::{PORT}",
-            *own,
-            *(f"--env={name}={value}" for name, value in {**ENVIRONMENT, **environment}.items()),
-            image,
-        )
-    )
+    command = engine.get(f"/images/{quote(image, safe='')}/json")["Config"]["Cmd"]
+    assert APP in command
+    description = {
+        "Image": image,
+        "Cmd": ["probe:app" if argument == APP and image == PROBE else argument for argument in command],
+        "Env": [f"{name}={value}" for name, value in {**NEEDED, **ENVIRONMENT, **environment}.items()],
+        "User": "1000:1000" if hardened else "0:0",
+        "HostConfig": {
+            "Init": hardened,
+            "ReadonlyRootfs": hardened,
+            "Tmpfs": {"/tmp": ""},
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "NanoCpus": int(min(cpus, ENGINE_CPUS) * 1e9),
+            "Memory": memory * 2**20,
+            "MemorySwap": memory * 2**20,
+            "NetworkMode": NETWORKS[0],
+        },
+        "NetworkingConfig": {"EndpointsConfig": {name: {} for name in NETWORKS}},
+    }
+    created = json.loads(engine.request("POST", f"/containers/create?platform={quote(PLATFORM, safe='')}", description))
+    container = Container(created["Id"])
     try:
+        engine.request("POST", f"/containers/{container.id}/start")
         yield container
         assert container.log(), "nothing was logged"
     finally:
         for text in container.output():
             print("\n".join(text.splitlines()[-20:]))  # shown by pytest when the test fails
-        docker("rm", "--force", "--volumes", container.id)
+        engine.request("DELETE", f"/containers/{container.id}?force=1&v=1")
 
 
 @contextmanager
 def serving(
-    image: str, environment: Mapping[str, str] = {}, *, memory: int = MEMORY, hardening: Sequence[str] = HARDENED
+    image: str, environment: Mapping[str, str] = {}, *, memory: int = MEMORY, hardened: bool = True
 ) -> Iterator[Container]:
     """Run an image as `started` does, and wait until it is healthy."""
-    with started(image, environment, memory=memory, hardening=hardening) as container:
+    with started(image, environment, memory=memory, hardened=hardened) as container:
         container.wait_until_serving()
         yield container

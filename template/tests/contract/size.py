@@ -4,7 +4,7 @@ import os
 import sys
 from collections import Counter
 
-DEPTH = 6  # of what is told apart, as /app/.venv/lib/python3.14/site-packages/NAME
+DEPTH = 6  # of the folders that are listed, as /app/.venv/lib/python3.14/site-packages/NAME
 
 parts: Counter[str] = Counter()
 for folder, folders, files in os.walk("/"):

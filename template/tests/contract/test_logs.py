@@ -1,5 +1,8 @@
 """That every line is one JSON object is checked of each container, in container.py. Kept by the template."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from .container import serving
@@ -21,3 +24,13 @@ def test_whatever_happens_is_logged_as_json_and_without_secrets(probe: str, leve
             assert any(f"RuntimeError: first line{origin}\nsecond line" in exception for exception in exceptions)
         assert any("Listening at" in event for event in container.events())
         assert "hunter2" not in "".join(container.output())
+
+
+def test_long_lines_of_many_workers_are_whole_and_short_enough_for_cloudwatch(probe: str) -> None:
+    with serving(probe, {"WEB_CONCURRENCY": "4", "DRAIN_SECONDS": "0"}) as container, ThreadPoolExecutor(16) as pool:
+        answers = pool.map(lambda _: container.ask("/contract/shout/40000").status, range(100))
+        assert set(answers) == {500}
+        container.stop()  # the line of a request comes after its answer
+        lines = container.log()  # fails on a line that is torn
+        assert len([line for line in lines if "are cut here" in line.get("exception", "")]) == 100
+        assert max(len(json.dumps(line)) for line in lines) <= 15_000

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pytest
 
 from .container import UNANSWERED, Container, serving
+from .load import Load
 from .task import MEMORY
 
 
@@ -54,3 +55,41 @@ def test_a_lost_worker_is_replaced_while_the_other_serves(
         after = answering_workers(container)
         assert len(before & after) == 1
         assert container.state()["Status"] == "running"
+
+
+def test_a_worker_that_hangs_leaves_its_stack_and_the_request_id(probe: str) -> None:
+    with serving(probe, {"WEB_CONCURRENCY": "1", "TIMEOUT": "2", "DRAIN_SECONDS": "0"}) as container:
+        with pytest.raises(UNANSWERED):
+            container.ask("/contract/block/60", X_Request_ID="the-one")
+        line = container.logged(lambda line: line["event"] == "the worker hangs and is aborted")
+        assert line["request_id"] == "the-one"
+        assert "time.sleep(seconds)" in line["stack"]
+
+
+def test_a_worker_that_cannot_start_is_tried_again_while_the_other_serves(probe: str) -> None:
+    two = {"WEB_CONCURRENCY": "2", "CONTRACT_FAILURE": "later"}
+    with serving(probe, two) as container:
+        before = answering_workers(container)
+        container.ask("/contract/down", "POST")
+        container.kill_worker()
+        container.logged(lambda line: line["event"] == "a worker cannot start and is tried again")
+        assert {container.ask("/contract/pid").status for _ in range(50)} == {200}
+        container.ask("/contract/back", "POST")
+        assert len(before & answering_workers(container)) == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_request_is_lost_when_workers_are_recycled(probe: str, tell: Callable[[str], None], workers: str) -> None:
+    environment = {"WEB_CONCURRENCY": workers, "MAX_REQUESTS": "100", "DRAIN_SECONDS": "0"}
+    with serving(probe, environment) as container:
+        with Load(container) as load:
+            end = time.monotonic() + 30
+            while container.events().count("started") < int(workers) + 3:
+                assert time.monotonic() < end, "too few workers have been recycled"
+                time.sleep(1)
+        tell(f"{load.sent} requests sent, {len(load.lost)} lost while three of {workers} workers were recycled")
+        assert load.lost == []
+
+
+def test_a_worker_keeps_an_idle_connection_longer_than_the_load_balancer_does(late_answer: Future[int]) -> None:
+    assert late_answer.result() == 200

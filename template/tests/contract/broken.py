@@ -1,0 +1,3 @@
+"""A main.py that cannot be imported. Kept by the template."""
+
+raise RuntimeError("no model")
