@@ -1,11 +1,14 @@
 """Fixtures for all tests: the template as it is on disk, what it renders, and a summary by folder."""
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,8 @@ import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.project import ANSWERS, COMPUTED, NEWEST, QUESTIONS, ROOT, run
-
-Render = Callable[..., Path]
+from tests.support.commands import run
+from tests.support.template import ANSWERS, COMPUTED, NEWEST, QUESTIONS, ROOT, Render
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,6 +32,9 @@ def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setenv("GIT_CONFIG_GLOBAL", str(home / "gitconfig"))
         patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
         patch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)  # or rendered repositories would be installed into it
+        # Or what `make test` is told reaches the make and the pytest of rendered repositories.
+        for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTEST_ADDOPTS"):
+            patch.delenv(name, raising=False)
         yield
 
 
@@ -89,15 +94,21 @@ def render(copie_session: Any, template: Path) -> Render:
 
 
 @pytest.fixture(scope="session")
-def default(render: Render) -> Path:
+def repositories(render: Render) -> Callable[[str], Path]:
+    """Return a function that gives the repository of an answer set by name; tests only read it."""
+    return cache(lambda name: render(**ANSWERS[name]))
+
+
+@pytest.fixture(scope="session")
+def default(repositories: Callable[[str], Path]) -> Path:
     """The repository of the default answers; tests only read it."""
-    return render()
+    return repositories("default")
 
 
-@pytest.fixture(scope="session", params=ANSWERS)
-def rendered(request: pytest.FixtureRequest, render: Render) -> Path:
+@pytest.fixture(params=ANSWERS)
+def rendered(request: pytest.FixtureRequest, repositories: Callable[[str], Path]) -> Path:
     """The repository of one of the answer sets; tests only read it."""
-    return render(**ANSWERS[request.param])
+    return repositories(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -110,43 +121,43 @@ def engine() -> None:
         pytest.skip(reason)
 
 
-# Tests that use the engine and its ports: where tests run side by side, these follow each other.
-ENGINE = (
-    "tests/container/",
-    "tests/deploy/test_deploy_by_cloudformation.py",
-    "tests/deploy/test_push_and_deploy.py",
-    "tests/deploy/test_workflows.py",
-    "tests/fuzz/test_answers.py::test_any_answers_build_and_run",
-    "tests/update/test_adoption.py",
-    "tests/update/test_releases.py::test_an_updated_service_passes_its_tests_and_builds",
-)
+@pytest.fixture
+def port_8000(engine: None) -> Iterator[None]:
+    """The README's port and service name: tests that run side by side take turns with them."""
+    with Path(tempfile.gettempdir(), "copier-fastapi-ecs-port-8000.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 # Tests that take minutes: they come first, so that none of them runs alone at the end.
 LONG = ("tests/fuzz/", "tests/kafka/test_outages.py", "tests/update/test_users_work.py")
 
 
-class EngineTestsTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """One worker gets all tests that use the engine; the others are dealt out one by one.
+class ContainersTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """One worker gets tests/container/: Compose names projects after folders, which two workers would share.
 
-    pytest-xdist 3.8 has a mark for this, which does nothing under pytest 9.2.
+    The other tests are dealt out one by one. pytest-xdist 3.8 has a mark for this, which does nothing under pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "engine" if nodeid.startswith(ENGINE) else nodeid
+        return "containers" if nodeid.startswith("tests/container/") else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> EngineTestsTogether:
-    return EngineTestsTogether(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ContainersTogether:
+    """Deal out the tests by the class above."""
+    return ContainersTogether(config, log)
+
+
+def pytest_configure() -> None:
+    """Take SIGINT as usual: a run in the background ignores it, and so would the programs that tests interrupt."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long tests first; refuse one that uses the engine and is not among those above."""
+    """Put the long tests first."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
-    for item in items:
-        if "engine" in getattr(item, "fixturenames", ()) and not item.nodeid.startswith(ENGINE):
-            raise pytest.UsageError(f"{item.nodeid} uses the engine: add it to ENGINE in tests/conftest.py")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,9 +1,6 @@
-"""The template under test: where it is, what it asks, how a command is run."""
+"""The template under test: where it is, what it asks, and how it is copied."""
 
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +8,24 @@ from typing import Any
 import copier
 import yaml
 
-ROOT = Path(__file__).parent.parent
+Render = Callable[..., Path]  # the `render` fixture
+Copy = Callable[..., Path]  # the `copy` fixture of tests/update
+
+ROOT = Path(__file__).parent.parent.parent
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # the Python that runs the tests
 NEWEST = "v9999.0.0"  # what the working tree is called as a version of the template
 COPIER_YML: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
 QUESTIONS: dict[str, dict[str, Any]] = {name: spec for name, spec in COPIER_YML.items() if name[0] != "_"}
+# What a terminal shows in grey: the question starts empty, and --defaults takes this.
+EXAMPLES = {name: str(spec["placeholder"]) for name, spec in QUESTIONS.items() if "placeholder" in spec}
+DEFAULTS: dict[str, Any] = {name: spec["default"] for name, spec in QUESTIONS.items()} | EXAMPLES
 COMPUTED = {name for name, spec in QUESTIONS.items() if spec.get("when") is False}
 ASKED = [name for name in QUESTIONS if name not in COMPUTED and "ask" not in QUESTIONS[name]]
+
+# What yamllint checks in rendered files.
+YAML_RULES = (
+    "{extends: default, rules: {line-length: {max: 140}, document-start: disable, truthy: {check-keys: false}}}"
+)
 
 # Answer sets that between them take every value of every choice that changes what is rendered.
 ANSWERS: dict[str, dict[str, Any]] = {
@@ -47,11 +55,11 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "health_path": "/internal/health_check/v1",
         "min_tasks": 3,
         "max_tasks": 3,
-        "trusted_proxies": "172.16.0.0/12",
         "log_retention_days": 3653,
         "base_image_registry": "public.ecr.aws/docker/library",
         "uv_image_registry": "registry.example.com:5000/mirror/astral-sh",
         "package_index_url": "https://packages.example.com:8443/api/pypi/python-all/simple",
+        "database": "postgres",
     },
     "middle": {
         "service_name": "orders-2",
@@ -59,14 +67,16 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "workers": 2,
         "cpu": 2048,
         "deploy": "cloudformation",
+        "stop_timeout": 60,
         "runtime": "minimal",
+        "system_packages": "jq libpq5",
         "kafka": True,
         "telemetry": True,
+        "strategy": "canary",
+        "database": "postgres",
     },
-    "old": {"python_version": "3.12", "cpu": 512, "ci": "none", "kafka": True},
+    "old": {"python_version": "3.12", "system_packages": "ffmpeg", "cpu": 512, "ci": "none", "kafka": True},
 }
-
-GITHUB_SHELL = ("bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c")  # how GitHub runs a step
 
 
 def first_line(question: str) -> str:
@@ -74,46 +84,7 @@ def first_line(question: str) -> str:
     return str(QUESTIONS[question]["help"]).splitlines()[0]
 
 
-def run(*command: str | Path, cwd: Path = ROOT, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command and return what it printed, stderr with stdout; a failure raises with its output."""
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    if check and done.returncode:
-        raise AssertionError(f"{' '.join(map(str, command))} exited with {done.returncode}:\n{done.stdout}")
-    return done
-
-
-def wait_until(is_true: Callable[[], bool], seconds: float = 60) -> None:
-    """Return when it is true; an answer that does not come counts as false."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if is_true():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def copy(template: Path, destination: Path, answers: dict[str, Any], version: str = NEWEST) -> Path:
     """Run `copier copy` as a user does, without trust; a refused answer raises ValueError."""
     copier.run_copy(str(template), destination, answers, vcs_ref=version, defaults=True, quiet=True, unsafe=False)
     return destination
-
-
-def commit(repository: Path, message: str = "Saved") -> str:
-    """Commit all there is, in a new Git repository if need be, and return the commit's id."""
-    if not (repository / ".git").exists():
-        run("git", "init", "--quiet", cwd=repository)
-    run("git", "add", "--all", cwd=repository)
-    author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")  # a machine may know no name
-    run("git", *author, "commit", "--quiet", "--allow-empty", "--message", message, cwd=repository)
-    return run("git", "rev-parse", "HEAD", cwd=repository).stdout.strip()
-
-
-def tree(root: Path) -> dict[str, str]:
-    """Return every file below `root` but Git's: its path and its text."""
-    files = (path for path in root.rglob("*") if path.is_file() and ".git" not in path.relative_to(root).parts)
-    return {path.relative_to(root).as_posix(): path.read_text() for path in sorted(files)}

@@ -1,0 +1,75 @@
+"""Debian's packages, on a machine that runs Debian."""
+
+import os
+import re
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from tests.rig.machine import CACHE, RigError, run, say
+
+SUITES = (
+    "forky",
+    "trixie",
+)  # newest engine first: trixie's has no `docker build --check`
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+def can_start() -> bool:
+    """Return whether Debian's packages can be installed here."""
+    with suppress(OSError):
+        return os.geteuid() == 0 and "\nID=debian\n" in Path("/etc/os-release").read_text()
+    return False
+
+
+def mirror() -> str:
+    """Return where this machine has its own Debian packages from, in whichever format its sources are written."""
+    printed = run("apt-get", "--print-uris", "update")
+    addresses: list[str] = re.findall(rf"^'(.*)/dists/{codename()}/InRelease'", printed, re.MULTILINE)
+    return min(addresses)
+
+
+def codename() -> str:
+    """Return the name of this machine's Debian release."""
+    return run("sed", "--quiet", "s/^VERSION_CODENAME=//p", "/etc/os-release").strip()
+
+
+def apt_get(suite: str, log: Path, *arguments: str) -> None:
+    """Run an apt-get that also knows a suite, and leave the machine's own configuration alone."""
+    folder = CACHE / f"apt-{suite}"
+    for name in ("sources", "lists/partial"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    lines = {f"deb [signed-by={KEYRING}] {mirror()} {name} main\n" for name in (suite, codename())}
+    (folder / "sources/debian.list").write_text("".join(sorted(lines)))
+    (folder / "preferences").write_text(f"Package: *\nPin: release n={suite}\nPin-Priority: 100\n")
+    options = {
+        "Dir::Etc::SourceList": os.devnull,
+        "Dir::Etc::SourceParts": folder / "sources",
+        "Dir::Etc::Preferences": folder / "preferences",
+        "Dir::Etc::PreferencesParts": os.devnull,
+        "Dir::State::Lists": folder / "lists",
+        "APT::Update::Error-Mode": "any",
+        "APT::Sandbox::User": "root",
+        "Acquire::Check-Valid-Until": "false",  # a mirror may lag behind; the signature still counts
+        "Dpkg::Use-Pty": "0",
+    }
+    flags = [f"-o={name}={value}" for name, value in options.items()]
+    run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *flags, *arguments, log=log)
+
+
+def install(suite: str, *packages: str) -> None:
+    """Install packages from the machine's release, or from the suite what is named NAME/SUITE."""
+    say(f"installing {' '.join(packages)}")
+    log = CACHE / f"install-{suite}.log"
+    try:
+        apt_get(suite, log, "update")
+        apt_get(suite, log, "install", "--yes", "--no-install-recommends", *packages)
+    except subprocess.CalledProcessError:
+        raise RigError(f"{packages[0]} does not install; see {log}") from None
+
+
+def need(command: str, package: str) -> None:
+    """Install the package where the command is missing."""
+    if not shutil.which(command):
+        install(SUITES[0], package)
