@@ -1,14 +1,19 @@
 """The README's commands; the first with a container engine and without one."""
 
 import os
-import re
 import signal
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
-from tests.project import NEWEST, ROOT, run, wait_until
+import pytest
+
+from tests.support.commands import run, wait_until
+from tests.support.documents import blocks
+from tests.support.template import NEWEST, ROOT
+
+pytestmark = pytest.mark.usefixtures("port_8000")
 
 DOWN = ("docker", "compose", "down", "--rmi", "local")
 HEALTH = "http://127.0.0.1:8000/health"
@@ -24,12 +29,12 @@ def is_healthy() -> bool:
 
 def test_a_service_of_ones_own_starts_by_the_commands_of_the_readme(template: Path, tmp_path: Path) -> None:
     """The two commands above them are tested below, and what runs this."""
-    demo, own = re.findall(r"^```shell\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    demo, own = blocks((ROOT / "README.md").read_text())
     assert [line.split("  ")[0].rstrip() for line in demo.splitlines()] == ["make demo", "make test"]
-    address = "https://github.com/copier-fastapi-ecs/copier-fastapi-ecs.git"
-    assert own.count(address) == 1
+    clone = tmp_path / "copier-fastapi-ecs"
+    run("git", "clone", "--quiet", template, clone)
     try:
-        run("bash", "-euc", own.replace(address, f"--defaults --vcs-ref {NEWEST} {template}"), cwd=tmp_path)
+        run("bash", "-euc", own.replace("copier copy", f"copier copy --defaults --vcs-ref {NEWEST}"), cwd=clone)
         assert is_healthy()
     finally:
         run(*DOWN, cwd=tmp_path / "my-service")

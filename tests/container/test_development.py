@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Render
-from tests.project import commit, run, wait_until
+from tests.support.commands import commit, edit, run, wait_until
+from tests.support.template import Render
 
 PORT = 8123
 
@@ -42,13 +41,7 @@ def answer(path: str) -> str:
         return str(response.read().decode())
 
 
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def test_a_change_a_mistake_and_its_repair_each_show_at_once(up: Path) -> None:
+def test_the_development_server_reloads_after_a_change_a_mistake_and_its_repair(up: Path) -> None:
     route = up / "src/my_service/routers/hello.py"
     before = route.read_text()
     assert answer("/hello/Ada") == '{"message":"Hello, Ada!"}'
@@ -61,7 +54,7 @@ def test_a_change_a_mistake_and_its_repair_each_show_at_once(up: Path) -> None:
     assert run("docker", "compose", "ps", "--quiet", cwd=up).stdout.count("\n") == 1
 
 
-def test_compose_files_are_valid(repository: Path) -> None:
+def test_the_compose_files_are_valid_alone_and_in_a_dev_container(repository: Path) -> None:
     run("docker", "compose", "config", "--quiet", cwd=repository)
     both = ("--file", "compose.yaml", "--file", ".devcontainer/compose.yaml")
     combined = json.loads(run("docker", "compose", *both, "config", "--format=json", cwd=repository).stdout)
@@ -73,7 +66,7 @@ def test_the_image_is_built_in_a_folder_with_a_space(repository: Path, image: st
     run("make", "build", f"IMAGE={image}", cwd=repository)
 
 
-def test_plain_compose_starts_it_too(repository: Path) -> None:
+def test_docker_compose_up_starts_the_service_too(repository: Path) -> None:
     try:
         run("docker", "compose", "up", "--detach", "--wait", cwd=repository)
         assert answer("/health") == '{"status":"healthy"}'
@@ -115,7 +108,42 @@ def test_a_settings_file_and_an_override_of_the_users_are_honoured(repository: P
         (repository / "compose.override.yaml").unlink()
 
 
-def test_a_taken_port_is_one_line(repository: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "mistake", "reason"),
+    [
+        ("src/my_service/main.py", ("app = create_app(", "app = = create_app("), "SyntaxError: invalid syntax"),
+        ("src/my_service/main.py", ("    yield\n", '    raise RuntimeError("no store")\n    yield\n'), "no store"),
+        (
+            "compose.yaml",
+            ('DRAIN_SECONDS: "0"', 'DRAIN_SECONDS: "a"'),
+            "drain_seconds: Input should be",
+        ),
+    ],
+    ids=["syntax", "lifespan", "setting"],
+)
+def test_a_start_that_fails_ends_at_once_with_the_reason(
+    repository: Path, file: str, mistake: tuple[str, str], reason: str
+) -> None:
+    before = (repository / file).read_text()
+    edit(repository / file, *mistake)
+    try:
+        failed = run("make", "up", cwd=repository, check=False)
+    finally:
+        run("make", "down", cwd=repository)
+        (repository / file).write_text(before)
+    assert failed.returncode != 0
+    said = failed.stdout.partition("The service does not start")[2]
+    assert reason in said
+    assert "unhealthy" not in failed.stdout  # Compose says that after a minute and a half
+
+
+def test_a_start_ends_with_the_addresses(up: Path) -> None:
+    address = f"http://127.0.0.1:{PORT}"
+    said = run("make", "up", cwd=up).stdout.splitlines()[-1]
+    assert said == f"The service is healthy: {address}/health, documentation at {address}/docs"
+
+
+def test_make_up_reports_a_taken_port_in_one_line(repository: Path) -> None:
     with socket.create_server(("127.0.0.1", PORT)):
         failed = run("make", "up", cwd=repository, check=False)
     said = [line for line in failed.stdout.splitlines() if not line.startswith("make")]
@@ -124,7 +152,7 @@ def test_a_taken_port_is_one_line(repository: Path) -> None:
     assert said[0].startswith(f"Port {PORT} is taken")
 
 
-def test_another_port_can_be_published(repository: Path) -> None:
+def test_an_override_can_publish_another_port(repository: Path) -> None:
     override = repository / "compose.override.yaml"
     override.write_text(f'services:\n  api:\n    ports: !override\n      - "127.0.0.1:{PORT + 1}:{PORT}"\n')
     try:
@@ -144,7 +172,7 @@ def test_the_development_container_has_what_the_readme_needs(repository: Path) -
         run("docker", "compose", *files, "down", "--rmi", "local", cwd=repository)
 
 
-def test_a_missing_engine_is_one_line(repository: Path) -> None:
+def test_a_missing_engine_is_reported_in_one_line(repository: Path) -> None:
     failed = run("make", "up", cwd=repository, check=False, DOCKER_HOST="tcp://127.0.0.1:1")
     said = [line for line in failed.stdout.splitlines() if not line.startswith("make")]
     assert failed.returncode != 0
@@ -192,7 +220,7 @@ def test_no_file_of_another_owner_is_left_behind(repository: Path, tmp_path: Pat
         ("conflicts", "README.md", ("# my-service", "<<<<<<< before updating\n# my-service")),
     ],
 )
-def test_a_mistake_makes_the_checks_fail(
+def test_make_test_and_make_lint_fail_on_a_mistake(
     default_repository: Path, target: str, file: str, mistake: tuple[str, str]
 ) -> None:
     commit(default_repository)
@@ -200,17 +228,3 @@ def test_a_mistake_makes_the_checks_fail(
     edit(default_repository / file, *mistake)
     failed = run("make", target, cwd=default_repository, check=False)
     assert failed.returncode != 0
-
-
-def test_the_commands_of_the_rendered_readme_work_as_written(render: Render, tmp_path: Path) -> None:
-    repository = tmp_path / "readme"
-    shutil.copytree(render(port=8125), repository)
-    blocks = re.findall(r"^```shell\n(.*?)^```$", (repository / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    commands = [line for block in blocks for line in block.splitlines()]
-    assert commands[0] == "make up"
-    try:
-        for command in commands:
-            if command not in ("make contract", "make template-update"):  # they have tests of their own
-                run("bash", "-c", command.replace("curl ", "curl --fail "), cwd=repository)
-    finally:
-        run("docker", "compose", "down", "--rmi", "local", cwd=repository)

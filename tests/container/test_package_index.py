@@ -15,8 +15,9 @@ from threading import Thread
 
 import pytest
 
-from tests.conftest import Render
-from tests.project import run
+from tests.support.commands import run
+from tests.support.containers import docker
+from tests.support.template import Render
 
 PASSWORD = "hunter2-of-the-index"
 WHEEL = "private-1-py3-none-any.whl"
@@ -109,7 +110,7 @@ def test_a_build_uses_the_secrets_and_keeps_none(repository: Path, index: Index,
 def assert_without_secrets(image: str, index: Index) -> None:
     """Look for the secrets in the history and in every file of every layer; what was installed must be found."""
     authority = "".join(index.ca.read_text().splitlines()[1:3])
-    history = run("docker", "history", "--no-trunc", image).stdout + run("docker", "inspect", image).stdout
+    history = docker("history", "--no-trunc", image) + docker("inspect", image)
     assert PASSWORD not in history
     assert "private.py" in search(image, b"", "private.py")
     assert search(image, PASSWORD.encode()) == []

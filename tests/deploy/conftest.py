@@ -1,41 +1,25 @@
 """A registry that asks for no password, AWS's API by moto, and stand-ins for the commands that cannot be here."""
 
-import os
 import shutil
 import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Render
-from tests.project import commit, run, wait_until
-from tests.registry import REGISTRY
-
-# Speaks ECR's real protocol, by botocore, and knows the one command that is needed.
-AWS = f"""#!{sys.executable}
-import base64, sys
-import botocore.exceptions, botocore.session
-if sys.argv[1:] != ["ecr", "get-login-password", "--region", "us-east-1"]:
-    sys.exit(f"aws: error: argument command: Invalid choice: {{sys.argv[1:]}}")
-try:
-    client = botocore.session.get_session().create_client("ecr", region_name=sys.argv[4])
-    token = client.get_authorization_token()["authorizationData"][0]["authorizationToken"]
-except botocore.exceptions.BotoCoreError as error:
-    print(error, file=sys.stderr)
-    sys.exit(255)
-print(base64.b64decode(token).decode().removeprefix("AWS:"))
-"""
+from tests.deploy.service import Service
+from tests.support.commands import commit, run, wait_until
+from tests.support.registry import REGISTRY
+from tests.support.template import Render
 
 # As strict as what is publicly known of it: one verb, its flags in this order, a manifest, an image by digest.
 FSD = f"""#!{sys.executable}
 import os, re, sys, yaml
 match sys.argv[1:]:
-    case ["deploy", "--env", "dev" | "stage" | "preprod" | "prod" as env, "--file", file, "--image", image]: pass
+    case ["deploy", "--env", env, "--file", file, "--image", image]: pass
     case other: sys.exit(f"fsd: unknown arguments {{other}}")
 manifest = yaml.safe_load(open(file))
 assert manifest["apiVersion"] == "fsd/v1" and manifest["kind"] == "Service", "not a manifest"
@@ -44,19 +28,6 @@ assert re.fullmatch(r"[a-z0-9.:-]+/" + manifest["metadata"]["name"] + "@sha256:[
 if os.environ.get("FSD_FAILS"): sys.exit("fsd: the deployment has failed")
 print(f"fsd {{env}} {{image}}")
 """
-
-
-@dataclass
-class Service:
-    """A rendered repository with a Git history."""
-
-    path: Path
-    name: str
-
-    def make(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run make; stdout and stderr are apart, since a digest is on the one and progress on the other."""
-        command = ["make", "--no-print-directory", *arguments]
-        return subprocess.run(command, cwd=self.path, env=os.environ | env, text=True, capture_output=True)
 
 
 def is_open(port: int) -> bool:
@@ -81,12 +52,11 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def service(
     engine: None, moto: str, render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Service]:
-    """A committed, locked service of its own name, with `aws` and `fsd` on the PATH."""
+    """A committed, locked service of its own name, with the real `aws` and a stand-in for `fsd` on the PATH."""
     (tmp_path / "bin").mkdir()
-    for name, script in {"aws": AWS, "fsd": FSD}.items():
-        (tmp_path / "bin" / name).write_text(script)
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    (tmp_path / "bin/fsd").write_text(FSD)
+    (tmp_path / "bin/fsd").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}", prepend=":")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from botocore.validate import ParamValidator
 
-from tests.conftest import Render
-from tests.project import ROOT, run
+from tests.support.commands import run
+from tests.support.template import ROOT, Render
 
 PAIRS = [
     (cpu, memory)
@@ -55,7 +55,7 @@ def as_api(value: Any) -> Any:
 
 
 def properties(repository: Path, resource: str) -> dict[str, Any]:
-    template = yaml.load((repository / "deploy/cloudformation.yml").read_text(), Loader)
+    template = yaml.load((repository / "deploy/service.yml").read_text(), Loader)
     found: dict[str, Any] = template["Resources"][resource]["Properties"]
     return found
 
@@ -68,17 +68,24 @@ def repository(render: Render) -> Path:
 
 @pytest.mark.parametrize("partition", PARTITIONS)
 @pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
-def test_the_templates_are_clean(render: Render, partition: str, architecture: str) -> None:
+def test_the_cloudformation_templates_pass_cfn_lint(render: Render, partition: str, architecture: str) -> None:
     region = PARTITIONS[partition]
     kafka = architecture == "arm64"
     name = "an-extraordinarily-long-name-for-service" if kafka else "my-service"
-    path = render(deploy="cloudformation", architecture=architecture, aws_region=region, service_name=name, kafka=kafka)
-    files = [path / "deploy/cloudformation.yml", path / "deploy/bootstrap.yml"]
+    more = {"kafka": True, "telemetry": True, "strategy": "canary", "ci": "none"} if kafka else {}
+    path = render(deploy="cloudformation", architecture=architecture, aws_region=region, service_name=name, **more)
+    files = [path / f"deploy/{file}.yml" for file in ("registry", "environment", "service")]
     run("cfn-lint", "--include-checks", "I", "--regions", region, "--", *files)
 
 
-def test_every_task_size_is_clean(repository: Path, tmp_path: Path) -> None:
-    text = (repository / "deploy/cloudformation.yml").read_text()
+def test_every_finding_of_checkov_has_its_reason_in_place(repository: Path) -> None:
+    checkov = ("uv", "tool", "run", "--from", "checkov==3.3.30", "checkov", "--framework", "cloudformation")
+    done = run(*checkov, "--directory", repository / "deploy", "--compact", "--skip-download", LOG_LEVEL="CRITICAL")
+    assert re.search(r"Passed checks: [1-9]\d*, Failed checks: 0, Skipped checks: 12", done.stdout)
+
+
+def test_cfn_lint_accepts_every_task_size(repository: Path, tmp_path: Path) -> None:
+    text = (repository / "deploy/service.yml").read_text()
     task = re.search(r"^  TaskDefinition:\n.*?(?=\n  \w)", text, re.MULTILINE | re.DOTALL)
     assert task
     tasks = [
@@ -96,7 +103,7 @@ def test_every_task_size_is_clean(repository: Path, tmp_path: Path) -> None:
     assert "E3047" in run("cfn-lint", every, check=False).stdout
 
 
-def test_the_task_definition_is_what_the_api_takes(repository: Path) -> None:
+def test_ecs_accepts_the_task_definition(repository: Path) -> None:
     model = botocore.session.get_session().get_service_model("ecs").operation_model("RegisterTaskDefinition")
     task = as_api(properties(repository, "TaskDefinition"))
     validate = ParamValidator().validate
@@ -144,9 +151,9 @@ def test_ecs_registers_the_task_and_runs_the_service(repository: Path, aws: Any)
     assert ecs.create_service(**service)["service"]["serviceName"] == "my-service-prod"
 
 
-def test_ecr_takes_the_repository(repository: Path, aws: Any) -> None:
+def test_ecr_accepts_the_repository_template(repository: Path, aws: Any) -> None:
     ecr = aws("ecr")
-    template = yaml.load((repository / "deploy/bootstrap.yml").read_text(), Loader)
+    template = yaml.load((repository / "deploy/registry.yml").read_text(), Loader)
     wanted = template["Resources"]["Repository"]["Properties"]
     ecr.create_repository(repositoryName=wanted["RepositoryName"], imageTagMutability=wanted["ImageTagMutability"])
     ecr.put_lifecycle_policy(
@@ -155,10 +162,21 @@ def test_ecr_takes_the_repository(repository: Path, aws: Any) -> None:
     assert wanted["ImageTagMutability"] == "IMMUTABLE"
 
 
-def test_github_may_deploy_to_an_environment_from_that_environment_alone(repository: Path) -> None:
-    text = (repository / "deploy/bootstrap.yml").read_text()
-    subjects = re.findall(r"^ +repo:(\S+)$", text, re.MULTILINE)
-    ids = "${GitHubOwner}@${GitHubOwnerId}/${GitHubRepository}@${GitHubRepositoryId}"
-    environments = ["dev", "stage", "preprod", "prod"]
-    assert subjects == [f"{ids}:ref:refs/heads/main", *(f"{ids}:environment:{name}" for name in environments)]
-    assert text.count("token.actions.githubusercontent.com:aud: sts.amazonaws.com") == len(subjects)
+def test_github_can_build_and_deploy_from_main_alone(repository: Path) -> None:
+    """A job of an environment has that environment as its subject, so `ref` is a condition of its own."""
+    prefix = "token.actions.githubusercontent.com"
+    ids = "repo:${GitHubOwner}@${GitHubOwnerId}/${GitHubRepository}@${GitHubRepositoryId}"
+    for file, role, only in (
+        ("registry", "BuildRole", {"sub": f"{ids}:ref:refs/heads/main"}),
+        ("environment", "DeployRole", {"sub": f"{ids}:environment:prod", "ref": "refs/heads/main"}),
+    ):
+        template = yaml.load((repository / f"deploy/{file}.yml").read_text(), Loader)
+        (statement,) = template["Resources"][role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        wanted = {f"{prefix}:{claim}": value for claim, value in ({"aud": "sts.amazonaws.com"} | only).items()}
+        assert statement["Condition"] == {"StringEquals": wanted}
+
+
+def test_no_parameter_is_looked_up_with_the_rights_of_who_deploys(repository: Path) -> None:
+    for file in (repository / "deploy").glob("*.yml"):
+        parameters = yaml.load(file.read_text(), Loader)["Parameters"]
+        assert {parameter["Type"] for parameter in parameters.values()} <= {"String", "CommaDelimitedList", "Number"}

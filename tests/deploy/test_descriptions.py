@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from tests.conftest import Render
-from tests.project import PYTHON, run
+from tests.support.commands import run
+from tests.support.template import PYTHON, Render
 
 MANIFEST = [
     ("apiVersion: fsd/v1", "apiVersion: fsd/v2"),
@@ -31,12 +31,12 @@ MANIFEST = [
     ("minCapacity: 2", "minCapacity: 0"),
     ("maxCapacity: 10", "maxCapacity: 1"),
     ("targetCPUUtilization: 70", "targetCPUUtilization: 170"),
-    ("ENVIRONMENT: ${ENV}", "ENVIRONMENT: staging"),
+    ("ENVIRONMENT: ${ENV}", "ENVIRONMENT: Staging"),
     ("SERVICE_NAME: my-service", "SERVICE_NAME: your-service"),
     ("LOG_LEVEL: INFO", "LOG_LEVEL: loud"),
     ('WEB_CONCURRENCY: "1"', "WEB_CONCURRENCY: 1"),
     ('WEB_CONCURRENCY: "1"', 'WEB_CONCURRENCY: "17"'),
-    ("FORWARDED_ALLOW_IPS: 10.0.0.0/8", 'FORWARDED_ALLOW_IPS: "*"'),
+    ('TRUSTED_HOPS: "1"', 'TRUSTED_HOPS: "0"'),
     ("secrets: []", "secrets: [{name: DATABASE_URL, valueFrom: prod/database}]"),
     ("internal: true", "internal: yes please"),
     ("retention: 30", "retention: 31"),
@@ -50,7 +50,7 @@ CLOUDFORMATION = [
     ("ReadonlyRootFilesystem: true", "ReadonlyRootFilesystem: false"),
     ("Drop: [ALL]", "Drop: [CHOWN]"),
     ("AssignPublicIp: DISABLED", "AssignPublicIp: ENABLED"),
-    ("Scheme: internal", "Scheme: internet-facing"),
+    ("Default: internal\n", "Default: internet-facing\n"),
     ("ops/healthcheck.py]", "ops/health.py]"),
     ("            Interval: 30", "            Interval: 29"),
     ("            Timeout: 3", "            Timeout: 30"),
@@ -63,21 +63,23 @@ CLOUDFORMATION = [
         "          ContainerPort: 80\n          TargetGroupArn",
     ),
     ("ContainerName: my-service", "ContainerName: app"),
-    ("      Port: 8000", "      Port: 80"),
+    ("      Port: 8000\n", "      Port: 80\n"),
     ("FromPort: 8000", "FromPort: 8001"),
     ("TargetType: ip", "TargetType: instance"),
     ("HealthCheckPath: /health", "HealthCheckPath: /"),
     ("HealthCheckTimeoutSeconds: 5", "HealthCheckTimeoutSeconds: 30"),
-    ("Rollback: true", "Rollback: false"),
+    ("DeploymentCircuitBreaker:\n          Enable: true", "DeploymentCircuitBreaker:\n          Enable: false"),
     ("MinimumHealthyPercent: 100", "MinimumHealthyPercent: 50"),
     ("MaximumPercent: 200", "MaximumPercent: 100"),
     ("DependsOn: Listener", "DependsOn: TargetGroup"),
-    ("MinCapacity: 2", "MinCapacity: 11"),
+    ("Default: 2\n", "Default: 11\n"),
     ("Value: !Ref Environment\n            - Name: SERVICE_NAME", "Value: staging\n            - Name: SERVICE_NAME"),
     ("Value: INFO", "Value: loud"),
     ('Value: "1"\n', 'Value: "65"\n'),
-    ("Value: 10.0.0.0/8", 'Value: "*"'),
-    ("AllowedValues: [dev, stage, preprod, prod]", "AllowedValues: [stage, prod]"),
+    ('AllowedPattern: "[a-z][a-z0-9-]{0,15}"', "AllowedPattern: stage|prod"),
+    ("AlarmNames: [!Ref ErrorsAlarm, ", "AlarmNames: ["),
+    ("Secrets: []", "Secrets: [{Name: LOG_LEVEL, ValueFrom: !Sub '${SecretArn}:LOG_LEVEL::'}]"),
+    ("Secrets: []", "Secrets: [{Name: DATABASE_URL, ValueFrom: prod/database}]"),
 ]
 
 KAFKA_MANIFEST = [
@@ -127,8 +129,8 @@ print(json.dumps(codes))
     [
         ("fsd", False, "test_manifest.py", "my-service.yml", MANIFEST),
         ("fsd", True, "test_manifest.py", "my-service.yml", KAFKA_MANIFEST),
-        ("cloudformation", False, "test_cloudformation.py", "deploy/cloudformation.yml", CLOUDFORMATION),
-        ("cloudformation", True, "test_cloudformation.py", "deploy/cloudformation.yml", KAFKA_CLOUDFORMATION),
+        ("cloudformation", False, "test_cloudformation.py", "deploy/service.yml", CLOUDFORMATION),
+        ("cloudformation", True, "test_cloudformation.py", "deploy/service.yml", KAFKA_CLOUDFORMATION),
     ],
 )
 def test_the_rendered_checks_pass_and_fail_on_each_broken_value(

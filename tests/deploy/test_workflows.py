@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import Render
-from tests.deploy.conftest import Service
-from tests.project import GITHUB_SHELL, run
-from tests.project import commit as saved
+from tests.deploy.service import Service
+from tests.support.commands import GITHUB_SHELL, run
+from tests.support.commands import commit as saved
+from tests.support.template import Render
 
 ELSEWHERE = {
     "Install Python": "needs GitHub; without it make lint and make test use the development image",
@@ -23,7 +23,7 @@ def workflow(repository: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def test_workflows_are_clean(rendered: Path) -> None:
+def test_rendered_workflows_pass_their_linters(rendered: Path) -> None:
     workflows = sorted((rendered / ".github/workflows").glob("*.yml"))
     if not workflows:
         assert not (rendered / ".github").exists()
@@ -38,7 +38,7 @@ def test_workflows_are_clean(rendered: Path) -> None:
     run("check-jsonschema", "--builtin-schema", "vendor.dependabot", rendered / ".github/dependabot.yml")
 
 
-def test_every_action_is_pinned_and_every_job_ends(default: Path) -> None:
+def test_every_action_is_pinned_and_every_job_has_a_timeout(default: Path) -> None:
     for file in (default / ".github/workflows").glob("*.yml"):
         for action, rest in re.findall(r"uses: (\S+)(.*)$", file.read_text(), re.MULTILINE):
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) or action.startswith("$/"), action
@@ -46,7 +46,11 @@ def test_every_action_is_pinned_and_every_job_ends(default: Path) -> None:
         for job in workflow(default, file.stem)["jobs"].values():
             assert "uses" in job or job["timeout-minutes"] <= 60
         assert workflow(default, file.stem)["permissions"] == {}
-        assert set(re.findall(r"secrets\.\w+", file.read_text())) <= {"secrets.TEMPLATE_UPDATE_TOKEN"}
+        assert set(re.findall(r"secrets\.\w+", file.read_text())) <= {
+            "secrets.TEMPLATE_UPDATE_TOKEN",
+            "secrets.INDEX_NETRC",
+            "secrets.IMAGES_PASSWORD",
+        }
         assert file.read_text().count("checkout@") == file.read_text().count("persist-credentials: false")
 
 
@@ -54,10 +58,11 @@ def test_without_github_there_is_no_workflow(render: Render) -> None:
     assert not (render(ci="none") / ".github").exists()
 
 
-def test_what_the_workflows_run_works(service: Service) -> None:
+def test_the_commands_of_the_workflows_work(service: Service, tmp_path: Path) -> None:
     """`uv` and `docker` are this machine's, actions are left out, `${{ }}` is what GitHub would put there."""
     commit = run("git", "rev-parse", "HEAD", cwd=service.path).stdout.strip()
     run("git", "update-ref", "refs/remotes/origin/main", commit, cwd=service.path)
+    output_file = tmp_path / "output"
     ran = []
     for name in ("ci", "deploy", "release"):
         for job in workflow(service.path, name)["jobs"].values():
@@ -65,6 +70,7 @@ def test_what_the_workflows_run_works(service: Service) -> None:
                 if "run" not in step or step["name"] in ELSEWHERE:
                     continue
                 env = {key: expand(str(value), commit) for key, value in step.get("env", {}).items()}
+                env["GITHUB_OUTPUT"] = str(output_file)
                 output = run(*GITHUB_SHELL, step["run"], cwd=service.path, check=True, **env).stdout
                 ran.append(step["name"])
     assert ran == [
@@ -73,15 +79,27 @@ def test_what_the_workflows_run_works(service: Service) -> None:
         "Build",
         "Size",
         "Build",
-        "Push",
+        "Size",
+        "Push the image that was checked",
         "Only a commit of main",
         "Deploy, and wait until SERVICE_URL runs this commit",
     ]
     deployed = rf"^fsd stage {os.environ['REGISTRY']}/{service.name}@sha256:[0-9a-f]{{64}}$"
     assert re.search(deployed, output, re.MULTILINE)
 
+    # What was pushed is the image that was checked, and the attestation names its digest.
+    repository = f"{os.environ['REGISTRY']}/{service.name}"
+    ids = [
+        run("docker", "image", "inspect", "--format", "{{.Id}}", image).stdout
+        for image in (f"{service.name}:latest", f"{repository}:{commit}")
+    ]
+    assert ids[0] == ids[1]
+    written = dict(line.split("=", 1) for line in output_file.read_text().splitlines())
+    assert written["name"] == repository
+    assert f"{repository}@{written['digest']}" in output
 
-def test_what_is_not_on_main_is_not_deployed(render: Render) -> None:
+
+def test_a_commit_that_is_not_on_main_is_not_deployed(render: Render) -> None:
     repository = render()
     first = saved(repository, "First")
     run("git", "update-ref", "refs/remotes/origin/main", saved(repository, "Main"), cwd=repository)
@@ -94,7 +112,35 @@ def test_what_is_not_on_main_is_not_deployed(render: Render) -> None:
         assert done.stdout == (f"{commit} is no commit of main.\n" if refused else "")
 
 
+def test_the_workflows_log_in_to_private_registries_and_indexes(render: Render, tmp_path: Path) -> None:
+    registry, index = "registry.example.com:5000", "https://packages.example.com/simple"
+    repository = render(base_image_registry=f"{registry}/mirror", package_index_url=index)
+    run("actionlint", *sorted((repository / ".github/workflows").glob("*.yml")))
+    (tmp_path / "docker").write_text('#!/bin/sh\necho "$@" "$(cat)" >>"$RUNNER_TEMP/logins"\n')
+    (tmp_path / "docker").chmod(0o755)
+    secrets = {"INDEX_NETRC": "machine x", "IMAGES_USER": "ada", "IMAGES_PASSWORD": "pass"}
+    files = {"RUNNER_TEMP": str(tmp_path), "GITHUB_ENV": str(tmp_path / "env")}
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    for name, job in (("ci", "source"), ("ci", "image"), ("deploy", "image")):
+        for step in workflow(repository, name)["jobs"][job]["steps"]:
+            if "Log in" in step.get("name", ""):
+                run(*GITHUB_SHELL, step["run"], cwd=repository, check=True, PATH=path, **files, **secrets)
+                run(
+                    *GITHUB_SHELL,
+                    step["run"],
+                    cwd=repository,
+                    check=True,
+                    PATH=path,
+                    **files,
+                    **dict.fromkeys(secrets, ""),
+                )
+    assert (tmp_path / "logins").read_text() == f"login --username ada --password-stdin {registry} pass\n" * 2
+    assert (tmp_path / "env").read_text() == f"NETRC={tmp_path}/netrc\n" * 3
+    assert (tmp_path / "netrc").read_text() == "machine x\n"
+    assert (tmp_path / "netrc").stat().st_mode & 0o777 == 0o600
+
+
 def expand(value: str, commit: str) -> str:
     known = {"inputs.environment": "stage", "inputs.commit": commit}
-    known |= {"vars.SERVICE_URL": "", "vars.DEPLOYMENT_ROLE_ARN": ""}
+    known |= {"vars.SERVICE_URL": ""}
     return re.sub(r"\$\{\{ (\S+) \}\}", lambda name: known[name[1]], value)

@@ -1,10 +1,11 @@
-"""A Kafka cluster of one broker in memory, librdkafka's mock. Prints where it listens and runs until it is ended.
+"""A Kafka cluster of one broker in memory, librdkafka's mock. Prints where it listens and obeys the lines of its input.
 
-After SIGUSR1 it refuses connections, until SIGUSR2; what it holds stays.
+`down` refuses connections, until `up`. `refuse TOPIC` lets no new client use a topic, until `accept TOPIC`.
+What it holds stays.
 """
 
 import ctypes
-import signal
+import sys
 from pathlib import Path
 
 import confluent_kafka
@@ -18,8 +19,17 @@ kafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
 client = kafka.rd_kafka_new(0, pointer(kafka.rd_kafka_conf_new()), None, 0)
 cluster = pointer(kafka.rd_kafka_mock_cluster_new(pointer(client), 1))
 kafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 100)  # in place of three seconds
-signal.signal(signal.SIGUSR1, lambda *_: kafka.rd_kafka_mock_broker_set_down(cluster, 1))
-signal.signal(signal.SIGUSR2, lambda *_: kafka.rd_kafka_mock_broker_set_up(cluster, 1))
 print(kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)
-while True:
-    signal.pause()
+
+TOPIC_AUTHORIZATION_FAILED = 29
+for line in sys.stdin:
+    command, *topics = line.split()
+    match command:
+        case "down":
+            kafka.rd_kafka_mock_broker_set_down(cluster, 1)
+        case "up":
+            kafka.rd_kafka_mock_broker_set_up(cluster, 1)
+        case "refuse":
+            kafka.rd_kafka_mock_topic_set_error(cluster, topics[0].encode(), TOPIC_AUTHORIZATION_FAILED)
+        case "accept":
+            kafka.rd_kafka_mock_topic_set_error(cluster, topics[0].encode(), 0)

@@ -3,12 +3,13 @@
 import asyncio
 import os
 import time
-from typing import Any
+from typing import Any, Self
 
+import structlog
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from fastapi import FastAPI
 from my_service.ops.kafka import Subscription
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 HANDLED = os.open(os.environ["HANDLED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -30,17 +31,30 @@ class Order(BaseModel):
     number: int
     seconds: float = 0
     fails: int = 0
+    ends: bool = False
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Fail as a validator's own code may, and not as pydantic expects it to."""
+        if self.number < 0:
+            raise KeyError(self.number)
+        return self
 
 
 tries: dict[int, int] = {}
 
 
 async def ship(order: Order, app: FastAPI) -> None:
-    """Take as long and fail as often as the order says."""
+    """Take as long and fail as often as the order says; one that `ends` cancels the service's consumer."""
     tries[order.number] = tries.get(order.number, 0) + 1
+    if order.seconds > 5:
+        structlog.get_logger().info("a long order", number=order.number)
     await asyncio.sleep(order.seconds)
     if tries[order.number] <= order.fails:
         raise RuntimeError(f"no stock for {order.number}")
+    if order.ends:
+        (consumer,) = [task for task in asyncio.all_tasks() if task.get_name() == "consumer"]
+        consumer.cancel()
     os.write(HANDLED, f"{order.number} {os.getpid()}\n".encode())
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.conftest import Broker, Service
-from tests.project import wait_until
+from tests.kafka.cluster import Broker, Service
+from tests.support.commands import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def service(repository: Path, broker: Broker, tmp_path_factory: pytest.TempPathF
         yield service
 
 
-def test_a_message_is_handled_once(broker: Broker, service: Service) -> None:
+def test_a_message_is_handled_exactly_once_without_failures(broker: Broker, service: Service) -> None:
     for number in range(1000, 1100):
         broker.order(number)
     wait_until(lambda: len(service.handled()) >= 100)
@@ -32,7 +32,7 @@ def test_a_message_is_handled_once(broker: Broker, service: Service) -> None:
 
 def test_a_malformed_message_is_a_dead_letter_with_its_bytes_and_the_reason(broker: Broker, service: Service) -> None:
     broken = b'{"number": "hunter2", "\xff'
-    broker.send(broken, b"key", trace=b"abc")
+    broker.send(broken, b"key", header=("trace", b"abc"))
     letter, headers = broker.dead_letter(broken)
     assert letter.key() == b"key"
     assert headers["trace"] == b"abc"
@@ -48,6 +48,20 @@ def test_a_rejected_value_is_in_no_reason_and_in_no_log(broker: Broker, service:
     assert headers["dead-letter-reason"].startswith(b"number: Input should be a valid integer")
     assert b"hunter3" not in headers["dead-letter-reason"]
     assert "hunter3" not in service.log_file.read_text()
+
+
+def test_whatever_a_validator_raises_makes_a_dead_letter(broker: Broker, service: Service) -> None:
+    broker.send(b'{"number": -6789}')
+    _, headers = broker.dead_letter(b'{"number": -6789}')
+    assert headers["dead-letter-reason"].startswith(b"KeyError in check, line ")
+    assert "6789" not in service.log_file.read_text()
+
+
+def test_the_request_id_of_a_message_is_in_the_log(broker: Broker, service: Service) -> None:
+    broker.send(b'{"number": 3000}', header=("x-request-id", b"abc-3000"))
+    wait_until(
+        lambda: any(line.get("request_id") == "abc-3000" for line in service.log() if line["event"] == "message")
+    )
 
 
 def test_a_message_without_a_value_is_a_dead_letter(broker: Broker, service: Service) -> None:
@@ -68,7 +82,7 @@ def test_a_failing_message_is_tried_three_times_and_the_next_ones_are_handled(br
     assert 1 not in service.handled()
 
 
-def test_a_slow_message_is_a_failing_one(broker: Broker, service: Service) -> None:
+def test_a_message_that_exceeds_the_handler_timeout_fails(broker: Broker, service: Service) -> None:
     broker.order(4, seconds=60)
     broker.order(5, seconds=0.5)
     wait_until(lambda: 5 in service.handled())
@@ -76,10 +90,24 @@ def test_a_slow_message_is_a_failing_one(broker: Broker, service: Service) -> No
     assert headers["dead-letter-reason"] == b"TimeoutError()"
 
 
-def test_a_message_at_hand_is_finished_before_the_stop(broker: Broker, service: Service) -> None:
-    broker.order(6, seconds=0.9)
-    broker.producer.flush()
+def test_a_worker_whose_consumer_has_ended_is_replaced(broker: Broker, service: Service) -> None:
+    before = service.consumers()
+    broker.order(4000, ends=True)
+    wait_until(lambda: any(line["level"] == "critical" for line in service.log()))
+    broker.order(4001)
+    wait_until(lambda: 4001 in service.handled())
+    assert len(service.consumers() - before) == 1
+
+
+def test_a_message_in_progress_is_finished_before_the_stop(broker: Broker, service: Service) -> None:
     service.stop()
+    service.handler_timeout = 30
+    service.start()
+    broker.order(6, seconds=6)  # longer than DRAIN_SECONDS and what is left for the lifespan
+    broker.producer.flush()
+    wait_until(lambda: any(line.get("number") == 6 for line in service.log()))
+    service.stop()
+    assert 6 in service.handled()
     service.start()
     broker.order(7)
     wait_until(lambda: {6, 7} <= set(service.handled()))

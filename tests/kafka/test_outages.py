@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.conftest import STOP_TIMEOUT, Broker, Service
-from tests.project import wait_until
+from tests.kafka.cluster import DEAD_LETTERS, Broker, Service
+from tests.support.commands import wait_until
+from tests.support.gunicorn import STOP_TIMEOUT
 
 MESSAGES = 10_000
 HITS = 10
@@ -81,7 +82,7 @@ def test_a_service_starts_without_kafka_and_catches_up_when_it_comes(broker: Bro
     wait_until(lambda: sorted(service.handled()) == list(range(100)))
 
 
-def test_a_service_goes_on_when_kafka_has_been_away(broker: Broker, service: Service) -> None:
+def test_a_service_continues_after_kafka_has_been_away(broker: Broker, service: Service) -> None:
     service.start()
     broker.order(1)
     wait_until(lambda: service.handled() == [1])
@@ -91,6 +92,20 @@ def test_a_service_goes_on_when_kafka_has_been_away(broker: Broker, service: Ser
     broker.come_back()
     broker.order(2)
     wait_until(lambda: 2 in service.handled())
+
+
+def test_a_dead_letter_that_cannot_be_written_holds_up_its_partition_alone(broker: Broker, service: Service) -> None:
+    broker.refuse(DEAD_LETTERS)
+    broker.send(b'{"number": "stuck"}', partition=0)
+    broker.send(b'{"number": 0}', partition=0)
+    service.start()
+    wait_until(lambda: "no dead letter can be written" in [line["event"] for line in service.log()])
+    for partition in (1, 2, 3):
+        broker.send(b'{"number": %d}' % partition, partition=partition)
+    wait_until(lambda: sorted(service.handled()) == [1, 2, 3])
+    broker.accept(DEAD_LETTERS)
+    wait_until(lambda: 0 in service.handled())
+    broker.dead_letter(b'{"number": "stuck"}')
 
 
 @pytest.mark.parametrize("outage", [Broker.leave, Broker.freeze])

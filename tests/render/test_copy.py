@@ -5,16 +5,15 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
 
-from tests.conftest import Render
-from tests.project import COPIER_YML, NEWEST, QUESTIONS, ROOT, commit, run, tree
+from tests.support.commands import commit, run, tree
+from tests.support.template import COPIER_YML, EXAMPLES, NEWEST, QUESTIONS, ROOT, Render, copy
 
 SETTINGS = {"subdirectory", "min_copier_version", "envops", "skip_if_exists", "exclude"} | {
     f"message_{when}_{what}" for when in ("before", "after") for what in ("copy", "update")
 }
-KEYS = {"type", "help", "default", "choices", "validator", "ask", "when"}
+KEYS = {"type", "help", "placeholder", "default", "choices", "validator", "ask", "when"}
 
 
 def test_copy_needs_nothing_but_copier_and_no_trust(template: Path, tmp_path: Path) -> None:
@@ -22,7 +21,7 @@ def test_copy_needs_nothing_but_copier_and_no_trust(template: Path, tmp_path: Pa
     copier = ("uvx", "--isolated", f"copier@{pins['copier']}", "copy", "--defaults", "--vcs-ref", NEWEST, template)
     printed = run(*copier, tmp_path / "the first").stdout
     assert f'cd "{tmp_path / "the first"}"' in printed
-    run(*copier, tmp_path / "second")
+    copy(template, tmp_path / "second", {})
     assert tree(tmp_path / "the first") == tree(tmp_path / "second")
 
 
@@ -31,9 +30,12 @@ def test_answers_are_recorded_and_computed_values_are_not(default: Path) -> None
     asked = {name for name, spec in QUESTIONS.items() if spec.get("when") is not False}
     assert recorded.keys() - {"_commit", "_src_path"} == asked
     assert recorded["aws_account_id"] == "123456789012"
+    assert {name: recorded[name] for name in EXAMPLES} == EXAMPLES, (
+        "--defaults does not take what a terminal shows in grey"
+    )
 
 
-def test_an_account_with_leading_zeros_keeps_them(render: Render) -> None:
+def test_an_account_id_keeps_its_leading_zeros(render: Render) -> None:
     recorded = yaml.safe_load((render(aws_account_id="012345670123") / ".copier-answers.yml").read_text())
     assert recorded["aws_account_id"] == "012345670123"
 
@@ -54,13 +56,13 @@ def test_every_question_says_what_it_asks_and_what_it_changes() -> None:
             assert max(len(question), len(effect)) < 80, name
 
 
-def test_the_version_is_one() -> None:
+def test_every_document_names_the_same_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"Version {version};" in (ROOT / "README.md").read_text()
     assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
 
 
-def test_every_version_says_what_to_do_before_updating() -> None:
+def test_every_changelog_section_says_what_to_do_before_updating() -> None:
     for section in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
         assert re.search(r"\n### Before updating\n\n\S", section), section
 
@@ -71,20 +73,25 @@ MESSAGES = {
 }
 
 
-@pytest.mark.parametrize("what", MESSAGES)
-def test_messages_are_short_and_say_the_next_step(template: Path, tmp_path: Path, what: str) -> None:
+def test_copiers_messages_are_short_and_name_the_next_step(template: Path, tmp_path: Path) -> None:
     copier = (sys.executable, "-m", "copier")
-    said = run(*copier, "copy", "--defaults", "--vcs-ref", NEWEST, template, tmp_path / "new").stdout
-    if what == "update":
-        commit(tmp_path / "new")
-        said = run(*copier, "update", "--defaults", "--vcs-ref", NEWEST, cwd=tmp_path / "new").stdout
-    for when, text in zip(("before", "after"), MESSAGES[what], strict=True):
-        assert text in said
-        message = COPIER_YML[f"_message_{when}_{what}"]
-        assert message.count("\n") <= 3
-        assert message.split("\n")[0] in said.replace("my-service", "{{ service_name }}")
+    said = {"copy": run(*copier, "copy", "--defaults", "--vcs-ref", NEWEST, template, tmp_path / "new").stdout}
+    commit(tmp_path / "new")
+    said["update"] = run(*copier, "update", "--defaults", "--vcs-ref", NEWEST, cwd=tmp_path / "new").stdout
+    for what, texts in MESSAGES.items():
+        for when, text in zip(("before", "after"), texts, strict=True):
+            assert text in said[what]
+            message = COPIER_YML[f"_message_{when}_{what}"]
+            assert message.count("\n") <= 3
+            assert message.split("\n")[0] in said[what].replace("my-service", "{{ service_name }}")
 
 
-def test_without_kafka_nothing_speaks_of_it(default: Path) -> None:
+def test_without_kafka_no_file_mentions_it(default: Path) -> None:
     spoken = [path for path, text in tree(default).items() if "kafka" in text.lower() or "kafka" in path]
     assert spoken == [".copier-answers.yml"]
+
+
+def test_without_a_database_nothing_speaks_of_it(default: Path) -> None:
+    words = re.compile(r"postgres|sqlalchemy|alembic|psycopg|migrat|squawk|\brds\b", re.IGNORECASE)
+    spoken = [path for path, text in tree(default).items() if words.search(text) or words.search(path)]
+    assert spoken == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import COMPUTED, QUESTIONS, ROOT
+from tests.support.template import ASKED, COMPUTED, DEFAULTS, QUESTIONS, ROOT
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r'\]\(([^)\s]+)\)|(?:src|srcset|href)="([^"]+)"')
@@ -29,11 +29,11 @@ def dead_links(document: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_no_link_is_dead(document: Path) -> None:
+def test_no_document_has_a_dead_link(document: Path) -> None:
     assert dead_links(document) == []
 
 
-def test_no_link_of_the_rendered_readme_is_dead(rendered: Path) -> None:
+def test_the_rendered_readme_has_no_dead_link(rendered: Path) -> None:
     assert dead_links(rendered / "README.md") == []
 
 
@@ -46,13 +46,14 @@ def test_a_dead_link_is_found(tmp_path: Path) -> None:
 
 
 def test_the_tables_of_questions_are_complete_and_say_the_defaults() -> None:
-    text = (ROOT / "README.md").read_text()
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
-    asked, knobs = text.split("Not asked", 1)
-    assert rows.keys() == QUESTIONS.keys() - COMPUTED
-    for name, default in rows.items():
-        assert f"`{name}`" in (knobs if "ask" in QUESTIONS[name] else asked)
-        fixed = str(QUESTIONS[name]["default"])
+    asked, knobs = (
+        dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", (ROOT / document).read_text(), re.MULTILINE))
+        for document in ("README.md", "docs/questions.md")
+    )
+    assert list(asked) == ASKED
+    assert knobs.keys() == QUESTIONS.keys() - COMPUTED - set(ASKED)
+    for name, default in (asked | knobs).items():
+        fixed = str(DEFAULTS[name])
         fixed = fixed.lower() if QUESTIONS[name]["type"] == "bool" else fixed
         if default.startswith("`"):
             assert default.strip("`") == fixed
@@ -62,7 +63,8 @@ def test_the_tables_of_questions_are_complete_and_say_the_defaults() -> None:
 
 def test_every_message_of_the_rendered_commands_has_a_cure(rendered: Path) -> None:
     cures = (ROOT / "docs/troubleshooting.md").read_text()
-    messages = re.findall(r'echo "(.*?)" >&2', (rendered / "Makefile").read_text())
+    commands = [rendered / "Makefile", *(rendered / "scripts").iterdir()]
+    messages = [message for file in commands for message in re.findall(r'echo "(.*? .*?)" >&2', file.read_text())]
     for script in (rendered / "deploy").glob("[!.]*"):
         messages += re.findall(r'^.*\bfail "(.*)"', script.read_text(), re.MULTILINE)
     assert messages

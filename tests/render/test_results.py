@@ -1,10 +1,26 @@
 """What is claimed is what was measured."""
 
 from benchmarks import report
-from tests.project import ROOT
+from tests.support.template import ROOT
 
 
-def test_the_readme_shows_the_recorded_results() -> None:
+def test_the_documents_show_the_recorded_results() -> None:
+    for document, tables in report.documents(report.load()).items():
+        assert f"<!-- make bench: from here -->\n\n{tables}\n\n<!-- to here -->" in document.read_text()
+
+
+def test_the_readme_shows_both_pictures_of_the_results() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert report.tables(report.load()) in readme
-    assert f"({report.PLOT.relative_to(ROOT)})" in readme
+    for picture in report.PICTURES.values():
+        assert picture.exists()
+        assert str(picture.relative_to(ROOT)) in readme
+
+
+def test_the_readme_says_what_was_measured_of_stops_and_failed_starts() -> None:
+    readme = (ROOT / "README.md").read_text()
+    failures = report.load()["failures"]
+    conventional, ours = failures["conventional"], failures["slim"]
+    lost = [f"lost {image['lost_requests']} of 100" for image in (conventional, ours)]
+    assert all(text in readme for text in lost)
+    assert f"hides it under {conventional['lines_after_the_reason']} more lines" in readme
+    assert ours["lines_after_the_reason"] == 0, "the README says that the reason is the last line"

@@ -1,18 +1,18 @@
 """A service that never saw the template adopts it by docs/adopting.md, and keeps its code."""
 
 import re
-import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.container.conftest import running
-from tests.project import PYTHON, ROOT, commit, run
+from tests.support.commands import commit, free_port, run
+from tests.support.containers import docker, running
+from tests.support.documents import blocks
+from tests.support.template import PYTHON, ROOT
 
 DOCUMENT = (ROOT / "docs/adopting.md").read_text()
-ADDRESS = "https://github.com/copier-fastapi-ecs/copier-fastapi-ecs.git"
-PORT = 8124
+ADDRESS = '"$TEMPLATE"'  # the documents say what to set it to
 
 MAIN = """\
 from fastapi import FastAPI
@@ -74,6 +74,15 @@ SERVICES: dict[str, tuple[str, dict[str, str]]] = {
             "tests/test_orders.py": TEST.replace("MODULE", "app.main"),
         },
     ),
+    "main:app": (
+        "orders",
+        {
+            "main.py": MAIN.replace("MODULE", "models.config"),
+            "models/config.py": PLAIN_SETTINGS,
+            "routes/__init__.py": "",
+            "tests/test_orders.py": TEST.replace("MODULE", "main"),
+        },
+    ),
     "orders.main:app": (
         "orders",
         {
@@ -87,11 +96,6 @@ SERVICES: dict[str, tuple[str, dict[str, str]]] = {
 }
 EVERYWHERE = {".gitignore": "*.db\n", "Dockerfile": "FROM python\nCOPY . .\n", "README.md": "# Orders\n"}
 REPLACED = {".gitignore", "Dockerfile", "Makefile", "pyproject.toml"}
-
-
-def blocks(text: str, language: str = "shell") -> list[str]:
-    found = re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(block) for block in found]
 
 
 def overwritten(output: str) -> set[str]:
@@ -117,52 +121,55 @@ def by_name(requirements: list[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("started", SERVICES)
-def test_a_service_keeps_its_code_and_becomes_healthy(
+def test_an_adopted_service_keeps_its_code_and_becomes_healthy(
     engine: None, template: Path, tmp_path: Path, started: str
 ) -> None:
     package, own = SERVICES[started]
+    name = f"adopted-{re.split('[.:]', started)[0]}"
+    repository = tmp_path / name  # Compose calls the project like the folder: two at a time need two names
     for path, text in (own | EVERYWHERE).items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-    commit(tmp_path)
-    name = f"adopted-{started.partition('.')[0]}"
-    answers = f"--defaults --data service_name={name} --data python_version={PYTHON} --data port={PORT}"
+        (repository / path).parent.mkdir(parents=True, exist_ok=True)
+        (repository / path).write_text(text)
+    commit(repository)
+    port = free_port()
+    answers = f"--defaults --data service_name={name} --data python_version={PYTHON} --data port={port}"
 
     def shell(block: str) -> str:
         block = block.replace(ADDRESS, str(template)).replace("copier copy", f"copier copy {answers}")
-        return run("bash", "-euo", "pipefail", "-c", block, cwd=tmp_path).stdout
+        return run("bash", "-euo", "pipefail", "-c", block, cwd=repository).stdout
 
     # As the document says: write the name of the package for `orders`.
     begin, move, copy, join, check = re.split("^## .*\n", DOCUMENT.replace("orders", package), flags=re.MULTILINE)
     (branch,) = blocks(begin)
     shell(branch)
-    for how in re.findall(rf"^`{started}`[^\n]*\n\n```shell\n(.*?)^```", move, re.MULTILINE | re.DOTALL):
-        shell(how)
+    for way in re.split("^(?=`[a-z.]+:app`)", move, flags=re.MULTILINE):
+        for block in blocks(way) if way.startswith(f"`{started}`") else []:
+            shell(block)
 
     (copying,) = blocks(copy)
     announced = overwritten(shell(copying.replace("--overwrite", "--overwrite --pretend")))
-    assert run("git", "status", "--porcelain", cwd=tmp_path).stdout == ""
+    assert run("git", "status", "--porcelain", cwd=repository).stdout == ""
     assert overwritten(shell(copying)) == announced
-    changed = run("git", "diff", "--name-only", cwd=tmp_path).stdout.split()
+    changed = run("git", "diff", "--name-only", cwd=repository).stdout.split()
     assert set(changed) == announced == REPLACED & (own | EVERYWHERE).keys()
 
     examples, requirements = blocks(join)
     shell(examples)
     main, settings = blocks(join, "diff")
-    apply(main, tmp_path)
+    apply(main, repository)
     if "app/settings.py" in own:
-        apply(settings, tmp_path)
+        apply(settings, repository)
     if "pyproject.toml" in own:
-        shared = tmp_path / "pyproject.toml"
+        shared = repository / "pyproject.toml"
         shared.write_text(shared.read_text().replace("dependencies = []", 'dependencies = ["humanize>=4.9"]'))
     if "requirements.txt" in own:
         (listed,) = re.findall(r"what the template brings \((.*?)\)", join, re.DOTALL)
-        brought = by_name(tomllib.loads((tmp_path / "pyproject.toml").read_text())["dependency-groups"]["service"])
+        brought = by_name(tomllib.loads((repository / "pyproject.toml").read_text())["dependency-groups"]["service"])
         assert re.findall("`(.*?)`", listed) == list(brought)
         kept = [
             line for project, line in by_name(own["requirements.txt"].splitlines()).items() if project not in brought
         ]
-        (tmp_path / "requirements.txt").write_text("\n".join(kept))
+        (repository / "requirements.txt").write_text("\n".join(kept))
         shell(requirements)
 
     (checks,) = blocks(check)
@@ -170,9 +177,9 @@ def test_a_service_keeps_its_code_and_becomes_healthy(
         checks = re.sub("make (up|contract)\n", "", checks)
     try:
         shell(checks)
-        with running(f"{name}:latest", port=PORT) as container:
+        with running(f"{name}:latest", port=port) as container:
             container.wait_until_healthy()
             assert container.get("/orders/7") == {"order": "1st-7"}
     finally:
-        run("docker", "compose", "down", "--rmi", "local", cwd=tmp_path)
-        run("docker", "image", "rm", "--force", f"{name}:latest")
+        run("docker", "compose", "down", "--rmi", "local", cwd=repository)
+        docker("image", "rm", "--force", f"{name}:latest")

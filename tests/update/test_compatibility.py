@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.project import ANSWERS, NEWEST, QUESTIONS, ROOT, commit, copy, run, tree
-from tests.update.conftest import seeds
+from tests.support.commands import commit, run, tree
+from tests.support.template import ANSWERS, NEWEST, QUESTIONS, ROOT, copy
+from tests.update.versions import seeds
 
 Answers = dict[str, Any]
 
@@ -32,10 +33,12 @@ LIMITS: list[Answers] = [
         "min_tasks": 1,
         "max_tasks": 1,
         "workers": 1,
-        "trusted_proxies": "128.0.0.0/1",
+        "deploy": "none",
+        "stop_timeout": 2,
         "base_image_registry": "a.b",
         "uv_image_registry": "a.b",
         "package_index_url": "https://a",
+        "system_packages": "jq",
     },
     {
         "service_name": "a-1" * 13 + "z",
@@ -50,10 +53,12 @@ LIMITS: list[Answers] = [
         "cpu": 16384,
         "memory": 122880,
         "workers": 64,
-        "trusted_proxies": "255.255.255.255/32",
+        "deploy": "none",
+        "stop_timeout": 120,
         "base_image_registry": "a-1.b.cd:65535/e/f-g_h.i",
         "uv_image_registry": "a-1.b.cd:65535/e/f-g_h.i",
         "package_index_url": "https://a-1.b.cd:65535/E/f-g_h.i~/",
+        "system_packages": "a+.-" * 250,
     },
 ]
 
@@ -77,8 +82,11 @@ def reserved(template: Path, version: str) -> set[str]:
 
 def candidates(template: Path, version: str) -> Iterator[Answers]:
     """Yield answers that services of a release may have: its tests' own, limits, and each choice once."""
-    tests: dict[str, Any] = {"__file__": str(ROOT / "tests/project.py")}
-    exec(show(template, version, "tests/project.py"), tests)
+    module = "tests/support/template.py"
+    if run("git", "cat-file", "-e", f"{version}:{module}", cwd=template, check=False).returncode:
+        module = "tests/project.py"  # up to 0.3.1
+    tests: dict[str, Any] = {"__file__": str(ROOT / module)}
+    exec(show(template, version, module), tests)
     yield from tests["ANSWERS"].values()
     yield from LIMITS
     every: dict[str, list[Any]] = {
@@ -168,19 +176,19 @@ def announced(template: Path, old: str, new: str) -> set[str]:
     return set(re.findall("`(.*?)`", section.partition("### Before updating")[2]))
 
 
-def test_nothing_that_services_have_is_refused_or_gone_unannounced(
+def test_no_answer_question_or_file_of_a_service_goes_unannounced(
     template: Path, released: list[str], tmp_path: Path
 ) -> None:
     found = incompatible(held(template, released[-1], tmp_path), template, NEWEST, tmp_path)
     assert found <= announced(template, released[-1], NEWEST), 'name it in CHANGELOG.md under "Before updating"'
 
 
-def test_the_limits_are_accepted_and_are_all_questions(template: Path, tmp_path: Path) -> None:
+def test_every_question_accepts_the_limits_of_its_rule(template: Path, tmp_path: Path) -> None:
     refused = only_questions(template, NEWEST, tmp_path)
     assert [refused(limits) for limits in LIMITS] == ["", ""]
-    # Every region and Python version is tried; kafka has no limits of its own.
+    # Every region and Python version is tried; ci and kafka have no limits of their own.
     free = {name for name, spec in QUESTIONS.items() if "validator" in spec}
-    assert free - {"aws_region", "kafka", "python_version"} <= LIMITS[0].keys() & LIMITS[1].keys()
+    assert free - {"aws_region", "ci", "kafka", "python_version"} <= LIMITS[0].keys() & LIMITS[1].keys()
 
 
 def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
@@ -193,7 +201,7 @@ def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
 
 
 def rename_question(template: Path) -> None:
-    for path in [template / "copier.yml", *(template / "template").rglob("*.jinja")]:
+    for path in [template / "copier.yml", *template.rglob("*.jinja")]:
         path.write_text(re.sub(r"\bmax_tasks\b", "most_tasks", path.read_text()))
 
 
@@ -209,7 +217,7 @@ BREAKS: dict[str, tuple[str, Callable[[Path], Any]]] = {
         ),
     ),
     "a choice is removed": ("python_version=3.11", replace("copier.yml", '"3.11", ', "")),
-    "a validator is tightened": ("port=1024", replace("copier.yml", "1024 <= port", "1025 <= port")),
+    "a rule is tightened": ("port=1024", replace("extensions/rules.jinja", "1024, 65535", "1025, 65535")),
     "a name is reserved": (
         "extensions/reserved.yml",
         replace("extensions/reserved.yml", "\n  - con\n", "\n  - con\n  - conx\n"),
@@ -225,7 +233,7 @@ def newest(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Held:
 
 
 @pytest.mark.parametrize("what", BREAKS)
-def test_a_break_is_noticed_until_it_is_announced(template: Path, newest: Held, tmp_path: Path, what: str) -> None:
+def test_a_breaking_change_must_be_in_the_changelog(template: Path, newest: Held, tmp_path: Path, what: str) -> None:
     name, make = BREAKS[what]
     clone = tmp_path / "template"
     run("git", "clone", "--quiet", template, clone)
@@ -240,7 +248,7 @@ def test_a_break_is_noticed_until_it_is_announced(template: Path, newest: Held, 
         assert announced(clone, NEWEST, "HEAD") == names
 
 
-def test_a_file_that_services_keep_is_not_gone(template: Path, newest: Held, tmp_path: Path) -> None:
+def test_a_removed_file_that_updates_exclude_is_no_break(template: Path, newest: Held, tmp_path: Path) -> None:
     clone = tmp_path / "template"
     run("git", "clone", "--quiet", template, clone)
     (clone / "template/.pre-commit-config.yaml").unlink()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT, commit, run
-from tests.update.conftest import GitHub, run_step
+from tests.support.commands import commit, run
+from tests.support.template import ROOT
+from tests.update.github import GitHub, run_step
 
 WORKFLOW = ROOT / ".github/workflows/release.yml"
 
@@ -46,20 +47,20 @@ def test_a_new_version_is_tagged_and_released_once(repository: Path, github: Git
     assert run("git", "ls-remote", "origin", "v0.2.0", cwd=repository).stdout.split()[0] == head
 
 
-def test_a_version_without_a_section_is_not_released(repository: Path, github: GitHub) -> None:
+def test_a_version_without_a_changelog_section_is_not_released(repository: Path, github: GitHub) -> None:
     done = run_step(WORKFLOW, "Release", repository, github, VERSION="0.3.0", GITHUB_SHA="main")
     assert done.returncode == 1
     assert done.stdout == "CHANGELOG.md has no section 0.3.0.\n"
     assert github.state["releases"] == []
 
 
-def test_the_workflow_is_clean() -> None:
+def test_the_release_workflow_passes_its_linters() -> None:
     run("actionlint", WORKFLOW)
     run("zizmor", "--offline", "--pedantic", "--no-ignores", WORKFLOW)
     run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", WORKFLOW)
 
 
-def test_the_workflow_pins_the_checkout_that_the_services_use(default: Path) -> None:
+def test_the_release_workflow_pins_the_same_checkout_as_the_services(default: Path) -> None:
     pins = [set(re.findall("uses: .*", file.read_text())) for file in (WORKFLOW, default / ".github/workflows/ci.yml")]
     assert len(pins[0]) == 1
     assert pins[0] < pins[1]

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.conftest import Render
-from tests.project import run
+from tests.support.commands import run
+from tests.support.template import Render
 
 RENOVATE = "renovate@44.121.2"
 
@@ -26,12 +27,18 @@ def validator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("ci", ["github", "none"])
-def test_renovate_accepts_its_configuration(render: Render, validator: Path, ci: str) -> None:
-    file = render(ci=ci) / "renovate.json"
+def test_renovate_accepts_its_configuration(render: Render, validator: Path) -> None:
+    file = render(ci="none") / "renovate.json"
     run(validator, "--strict", "--no-global", file)
-    # Where Dependabot is, it has the rest.
-    assert (json.loads(file.read_text()).get("enabledManagers") == ["copier"]) == (ci == "github")
+
+
+def test_bots_leave_the_pins_of_the_template_alone(render: Render) -> None:
+    assert not (render() / "renovate.json").exists()
+    (updates,) = yaml.safe_load((render() / ".github/dependabot.yml").read_text())["updates"]
+    assert (updates["package-ecosystem"], updates["versioning-strategy"]) == ("uv", "lockfile-only")
+    renovate = json.loads((render(ci="none") / "renovate.json").read_text())
+    assert renovate["enabledManagers"] == ["copier", "pep621"]
+    assert {"matchManagers": ["pep621"], "rangeStrategy": "update-lockfile"} in renovate["packageRules"]
 
 
 def test_renovate_refuses_a_mistake(validator: Path, tmp_path: Path) -> None:

@@ -1,169 +1,345 @@
-"""`make template-update`, and the workflow that opens a pull request with what it does."""
+"""`make template-update` loses nothing of a user's, whatever the update meets."""
 
+import os
 import re
+import shutil
+import signal
+import subprocess
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.project import NEWEST, commit, run
-from tests.update.conftest import Copy, GitHub, Step, run_step
+from tests.support.commands import commit, edit, run, tree, wait_until
+from tests.support.documents import blocks
+from tests.support.template import NEWEST, PYTHON, ROOT, Copy
+from tests.update.releases import NEXT, publish, tighten
+from tests.update.script import template_update
 
-NEXT, AFTER_NEXT = "v9999.2.0", "v9999.3.0"
-CHANGELOG = "# Changelog\n\n## 9999.{}.0\n\nNews {}.\n\n### Before updating\n\nNothing.\n\n## 9999.0.0\n\nOld.\n"
-
-
-@pytest.fixture
-def published(template: Path, tmp_path: Path) -> Path:
-    """A template of its own: the one under test, then a version that changes a line of .gitignore."""
-    clone = tmp_path / "template"
-    run("git", "clone", "--quiet", template, clone)
-    publish(clone, 2)
-    return clone
-
-
-def publish(template: Path, number: int) -> None:
-    gitignore = template / "template/.gitignore"
-    gitignore.write_text(re.sub(r"^\.coverage.*$", f".coverage{number}", gitignore.read_text(), flags=re.MULTILINE))
-    (template / "CHANGELOG.md").write_text(CHANGELOG.format(number, number))
-    commit(template)
-    run("git", "tag", f"v9999.{number}.0", cwd=template)
-
-
-@pytest.fixture
-def service(copy: Copy, published: Path, tmp_path: Path) -> Path:
-    """A service of the version before, with an origin."""
-    service = copy(NEWEST, template=published)
-    run("git", "init", "--quiet", "--bare", tmp_path / "origin")
-    run("git", "remote", "add", "origin", tmp_path / "origin", cwd=service)
-    run("git", "push", "--quiet", "--set-upstream", "origin", "main", cwd=service)
-    return service
+DOCUMENT = (ROOT / "docs/updating.md").read_text()
+UPDATED = "Updated: look at git diff HEAD, run make lint test, commit."
 
 
 def version(service: Path) -> str:
     return str(yaml.safe_load((service / ".copier-answers.yml").read_text())["_commit"])
 
 
-def edit(service: Path) -> None:
-    """Change the line that the next version changes, too."""
-    gitignore = service / ".gitignore"
-    gitignore.write_text(gitignore.read_text().replace(".coverage", ".coverage-of-mine"))
-    commit(service)
-    run("git", "push", "--quiet", cwd=service)
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
 
 
-def make(service: Path) -> tuple[int, list[str]]:
-    done = run("make", "--no-print-directory", "template-update", cwd=service, check=False)
-    return done.returncode, [
-        line for line in done.stdout.splitlines() if not line.startswith(("uvx ", "make", "Installed"))
-    ]
+def status(service: Path) -> str:
+    return run("git", "status", "--porcelain", "--untracked-files=all", cwd=service).stdout
 
 
-def test_it_updates_and_says_what_is_next(service: Path) -> None:
-    status, said = make(service)
-    assert (status, said[-1]) == (0, "Updated: look at git diff, run make lint test, commit.")
+def refused(service: Path, *changed: str) -> str:
+    """Update; return why that is refused, and check that it changes nothing."""
+    before = tree(service), status(service), run("git", "stash", "list", cwd=service).stdout
+    code, said = template_update(service, *changed)
+    assert code == 1
+    assert said.endswith("\nNothing is changed.")
+    assert (tree(service), status(service), run("git", "stash", "list", cwd=service).stdout) == before
+    return said.removesuffix("\nNothing is changed.")
+
+
+def make(service: Path, *arguments: str) -> tuple[int, str]:
+    done = run("make", "--no-print-directory", "template-update", *arguments, cwd=service, check=False)
+    return done.returncode, done.stdout
+
+
+def test_make_template_update_updates_and_names_the_next_step(service: Path) -> None:
+    code, said = make(service, "ANSWERS=port=9000 description='Two words'")
+    assert (code, said.splitlines()[-1]) == (0, UPDATED)
     assert version(service) == NEXT
     assert ".coverage2" in (service / ".gitignore").read_text()
+    answers = yaml.safe_load((service / ".copier-answers.yml").read_text())
+    assert (answers["port"], answers["description"]) == (9000, "Two words")
+    assert "EXPOSE 9000" in (service / "Dockerfile").read_text()
+    run("git", "restore", "--staged", "--worktree", ".", cwd=service)
+    assert status(service) == ""
+
+
+def test_template_update_says_that_there_is_no_new_version(service: Path) -> None:
+    assert template_update(service)[0] == 0
     commit(service)
-    assert make(service) == (0, ["This is the template's newest version."])
+    assert template_update(service) == (0, "This is the template's newest version.\n")
 
 
-def test_it_lists_conflicts_and_fails(service: Path) -> None:
-    edit(service)
-    status, said = make(service)
-    assert status != 0
-    assert said[-2:] == [".gitignore", "Resolve these conflicts, then commit."]
-
-
-def test_it_wants_a_clean_tree(service: Path) -> None:
-    (service / "new.txt").touch()
-    status, said = make(service)
-    assert status != 0
-    assert said == ["Commit your changes first: an update needs a clean tree."]
-    assert version(service) == NEWEST
-
-
-def test_it_says_what_is_removed(service: Path, published: Path) -> None:
-    (published / "template/.pre-commit-config.yaml").unlink()
+def test_template_update_goes_to_a_named_version(service: Path, published: Path) -> None:
     publish(published, 3)
-    _, said = make(service)
-    file = ".pre-commit-config.yaml"
-    assert f'Removed: {file}, which "git checkout HEAD -- {file}" brings back.' in said
+    template_update(service, version=NEXT)
+    assert version(service) == NEXT
 
 
-def test_it_keeps_the_lock_file_fitting(copy: Copy, published: Path) -> None:
-    service = copy(NEWEST, template=published, python_version="3.11")
+def test_an_update_conflict_is_marked_and_named(service: Path) -> None:
+    edit(service / ".gitignore", ".coverage\n", ".coverage-of-mine\n")
+    commit(service)
+    assert template_update(service) == (1, "Conflict: .gitignore\nResolve these conflicts, then commit.\n")
+    text = (service / ".gitignore").read_text()
+    assert "<<<<<<< HEAD\n.coverage-of-mine\n=======\n.coverage2\n>>>>>>> template\n" in text
+    assert status(service) == "M  .copier-answers.yml\nUU .gitignore\n"
+    assert "Commit your changes first" in refused(service)
+
+
+@pytest.mark.parametrize("hidden", [(), ("config", "status.showUntrackedFiles", "no")])
+def test_an_update_needs_a_clean_tree(service: Path, hidden: tuple[str, ...]) -> None:
+    if hidden:
+        run("git", *hidden, cwd=service)
+    (service / "new.txt").touch()
+    assert refused(service) == "Commit your changes first: an update needs a clean tree."
+
+
+@pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
+def test_changes_that_git_is_told_to_overlook_are_not_overwritten(service: Path, flag: str) -> None:
+    run("git", "update-index", flag, ".gitignore", cwd=service)
+    append(service / ".gitignore", "mine\n")
+    assert "Git is told to overlook your changes of .gitignore." in refused(service)
+
+
+def test_an_ignored_file_is_not_overwritten(service: Path, published: Path) -> None:
+    append(service / ".gitignore", "\n\n\nnotes.txt\n")
+    commit(service)
+    (service / "notes.txt").write_text("mine\n")
+    (published / "template/notes.txt").write_text("the template's\n")
+    publish(published, 3)
+    assert refused(service) == "notes.txt is in the way, and Git does not know it: move it away, or commit it."
+
+
+def test_an_update_keeps_edits_whatever_the_git_settings(
+    service: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = {
+        "apply.whitespace": "error",
+        "core.hooksPath": str(tmp_path),
+        "merge.ff": "only",
+        "diff.noprefix": "true",
+    }
+    for key, value in settings.items():
+        run("git", "config", key, value, cwd=service)
+        run("git", "config", "--global", key, value, GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    append(service / ".gitignore", "\n\n\nmine \t\n")
+    run("git", "-c", "user.name=A", "-c", "user.email=a@example.com", "commit", "--quiet", "-am", "Mine", cwd=service)
+    assert template_update(service) == (0, f"{UPDATED}\n")
+    assert {"mine \t", ".coverage2"} <= set((service / ".gitignore").read_text().splitlines())
+
+
+def test_an_unknown_question_is_refused(service: Path) -> None:
+    said = refused(service, "prot=9000")
+    assert said.startswith("No question is called prot. There are: architecture, aws_account_id")
+    assert refused(service, "port") == "An answer is NAME=VALUE, as in port=9000: port"
+    assert refused(service, "port=80").startswith("Validation error for question 'port': a whole number from 1024")
+
+
+def test_a_recorded_answer_that_a_newer_rule_refuses_stops_the_update(service: Path, published: Path) -> None:
+    tighten(published)
+    rule, cure = refused(service).splitlines()
+    assert rule == "Validation error for question 'aws_account_id': a newer rule"
+    assert cure == 'Give another: make template-update ANSWERS="aws_account_id=..."'
+    assert template_update(service, "aws_account_id=210987654321")[0] == 0
+
+
+def test_a_new_service_name_takes_the_users_lines_along(service: Path) -> None:
+    manifest = service / "my-service.yml"
+    first, rest = manifest.read_text().split("\n", 1)
+    manifest.write_text(f"{first}\n# mine\n{rest}")
+    commit(service)
+    code, said = template_update(service, "service_name=orders")
+    assert (code, said) == (0, f"Renamed: my-service.yml is orders.yml now.\n{UPDATED}\n")
+    text = (service / "orders.yml").read_text()
+    assert "\n# mine\n" in text
+    assert "name: orders\n" in text
+
+
+def test_an_update_keeps_a_removed_file_that_the_user_edited(service: Path) -> None:
+    append(service / "my-service.yml", "# mine\n")
+    commit(service)
+    said = refused(service, "deploy=none")
+    assert said.splitlines()[0] == "my-service.yml goes, and holds lines of yours."
+    run("git", "rm", "--quiet", "my-service.yml", cwd=service)
+    commit(service)
+    assert template_update(service, "deploy=none")[0] == 0
+
+
+def test_an_update_names_the_files_it_removes(service: Path) -> None:
+    _, said = template_update(service, "deploy=none")
+    for name in ("my-service.yml", "deploy/image"):
+        assert f'Removed: {name}, which "git checkout HEAD -- {name}" brings back.' in said
+        assert not (service / name).exists()
+
+
+def test_a_service_and_its_package_are_renamed_as_the_document_says(service: Path) -> None:
+    append(service / "my-service.yml", "\n\n\n# mine\n")
+    (service / "src/my_service/mine.py").write_text("import my_service\n")
+    commit(service)
+    _, renaming = DOCUMENT.split("\n## Rename", 1)
+    for block in blocks(renaming.partition("\n## ")[0]):
+        for command in block.splitlines():
+            if command.startswith("make template-update"):
+                changed = re.findall(r'ANSWERS="(.*)"', command)
+                assert template_update(service, *changed)[0] == 0
+            else:
+                run("bash", "-c", command, cwd=service)
+    commit(service)
+    named = run("git", "grep", "-iE", "my.service", cwd=service, check=False).stdout
+    assert named == ""
+    assert (service / "orders.yml").read_text().endswith("# mine\n")
+    assert (service / "src/orders/mine.py").read_text() == "import orders\n"
+    assert not (service / "src/my_service").exists()
+
+
+def test_a_moved_file_gets_its_updates_and_a_missing_one_is_named(service: Path, published: Path) -> None:
+    (service / "docker").mkdir()
+    run("git", "mv", "Dockerfile", "docker/Dockerfile", cwd=service)
+    run("git", "rm", "--quiet", "Dockerfile.dev", cwd=service)
+    commit(service)
+    for name in ("Dockerfile.jinja", "Dockerfile.dev.jinja"):
+        append(published / "template" / name, "# new\n")
+    publish(published, 3)
+    code, said = template_update(service)
+    assert code == 0
+    assert (service / "docker/Dockerfile").read_text().endswith("# new\n")
+    assert not (service / "Dockerfile").exists()
+    (missing,) = re.findall("^Not here: (.*), which has changed in the template: (.*)$", said, re.MULTILINE)
+    assert missing[0] == "Dockerfile.dev"
+    assert "\n+# new\n" in run("bash", "-c", missing[1], cwd=service).stdout
+
+
+def test_an_update_keeps_utf_16_lines(service: Path) -> None:
+    gitignore = service / ".gitignore"
+    mine = gitignore.read_bytes() + "mine\r\n".encode("utf-16")
+    gitignore.write_bytes(mine)
+    commit(service)
+    code, said = template_update(service)
+    assert (code, said.splitlines()[0]) == (1, "Conflict: .gitignore")
+    assert gitignore.read_bytes() == mine
+
+
+def test_windows_line_ends_cause_no_update_conflict(service: Path) -> None:
+    gitignore = service / ".gitignore"
+    gitignore.write_bytes(gitignore.read_bytes().replace(b"\n", b"\r\n"))
+    commit(service)
+    assert template_update(service)[0] == 0
+    assert b".coverage2" in gitignore.read_bytes()
+
+
+def test_an_update_sets_executable_bits_where_git_ignores_them(service: Path, published: Path) -> None:
+    run("git", "config", "core.fileMode", "false", cwd=service)
+    (published / "template/new.sh").write_text("#!/bin/sh\n")
+    (published / "template/new.sh").chmod(0o755)
+    publish(published, 3)
+    template_update(service)
+    assert os.access(service / "new.sh", os.X_OK)
+
+
+def interrupted(service: Path, program: str, folder: Path, stop: Callable[[int], None]) -> str:
+    """Run the script with a program that never ends, `stop` the script there; return what it said."""
+    waiting = folder / "waiting"
+    (folder / program).write_text(f"#!/bin/sh\ntouch {waiting}\nexec sleep 600\n")
+    (folder / program).chmod(0o755)
+    script = ["scripts/template-update.py", ".copier-answers.yml", ""]
+    env = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "COPIER": str(folder / "copier")}
+    if program != "copier":
+        env["COPIER"] = "copier"
+    process = subprocess.Popen(
+        script,
+        cwd=service,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    wait_until(waiting.exists)
+    stop(process.pid)
+    return process.communicate()[0]
+
+
+@pytest.mark.parametrize("program", ["copier", "uv"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_update_changes_nothing(
+    service: Path, published: Path, tmp_path: Path, program: str, sent: signal.Signals
+) -> None:
+    edit(published / "template/pyproject.toml.jinja", '    "httpx2>=2",\n', '    "httpx2>=2",\n    "iniconfig>=2",\n')
+    publish(published, 3)
+    (service / "uv.lock").write_text("version = 1\n")
+    commit(service)
+    before = tree(service)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    send = os.killpg if sent == signal.SIGINT else os.kill  # Ctrl-C is for everything in the terminal
+    assert interrupted(service, program, folder, lambda pid: send(pid, sent)) == "Interrupted. Nothing is changed.\n"
+    assert tree(service) == before
+    assert status(service) == ""
+
+
+def test_a_failing_lock_leaves_the_repository_unchanged(service: Path, published: Path) -> None:
+    edit(published / "template/pyproject.toml.jinja", '    "httpx2>=2",\n', '    "httpx2>=2",\n    "Not/A/Name",\n')
+    publish(published, 3)
+    (service / "uv.lock").write_text("version = 1\n")
+    commit(service)
+    assert "Not/A/Name" in refused(service)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_during_an_update_changes_nothing(service: Path, published: Path, tmp_path: Path) -> None:
+    (published / "template/large.txt").write_text("x" * 2_000_000)  # small in Git, too large for the tree
+    publish(published, 3)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if run("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk, check=False).returncode:
+        pytest.skip("no small disk can be mounted")
+    try:
+        run("git", "clone", "--quiet", service, disk / "service")
+        assert refused(disk / "service").splitlines()[-1] == "The tree is restored."
+    finally:
+        run("umount", disk)
+
+
+def test_an_update_renews_the_lock_and_keeps_the_users_versions(copy: Copy, published: Path) -> None:
+    service = copy(NEWEST, template=published, python_version=PYTHON)
+    edit(service / "pyproject.toml", "dependencies = []", 'dependencies = ["packaging<24"]')
+    run("uv", "lock", "--quiet", cwd=service)
+    edit(service / "pyproject.toml", "packaging<24", "packaging")
     run("uv", "lock", "--quiet", cwd=service)
     commit(service)
     project = published / "template/pyproject.toml.jinja"
-    project.write_text(project.read_text().replace('    "httpx2>=2",\n', '    "httpx2>=2",\n    "iniconfig>=2",\n'))
+    edit(project, '    "httpx2>=2",\n', '    "httpx2>=2",\n    "iniconfig>=2",\n')
     publish(published, 3)
-    assert make(service)[0] == 0
+    assert template_update(service) == (0, f"{UPDATED}\n")
     run("uv", "lock", "--check", cwd=service)
+    assert 'name = "packaging"\nversion = "23' in (service / "uv.lock").read_text()
 
 
-def weekly(service: Path, github: GitHub) -> Step:
-    """Run the workflow on a checkout of main, as GitHub does; return its last step."""
-    run("git", "checkout", "--quiet", "--force", "main", cwd=service)
-    run("git", "clean", "--quiet", "-d", "--force", cwd=service)
-    workflow = service / ".github/workflows/template-update.yml"
-    found = run_step(workflow, "Look for a new version", service, github)
-    assert found.returncode == 0, found.stdout
-    if not found.outputs:
-        return found
-    updated = run_step(workflow, "Update", service, github)
-    assert updated.returncode == 0, updated.stdout
-    last = run_step(workflow, "Open or refresh the pull request", service, github, GITHUB_REF_NAME="main")
-    assert last.returncode == 0, last.stdout
-    return last
-
-
-def on_branch(service: Path, path: str) -> str:
-    return run("git", "--git-dir=../origin", "show", f"template-update:{path}", cwd=service).stdout
-
-
-def test_a_pull_request_shows_what_is_new(service: Path, github: GitHub) -> None:
-    weekly(service, github)
-    (pull,) = github.state["pulls"]
-    assert (pull["head"], pull["base"], pull["draft"]) == ("template-update", "main", False)
-    assert pull["title"] == f"Update the template to {NEXT}"
-    news = "## 9999.2.0\n\nNews 2.\n\n### Before updating\n\nNothing.\n\n"
-    assert pull["body"] == f"The template's version {NEXT}, from {NEWEST}.\n\n{news}"
-    assert ".coverage2\n" in on_branch(service, ".gitignore")
-    assert run("git", "ls-remote", "origin", "main", cwd=service).stdout[:40] == commit_of(service, "main")
-
-
-def commit_of(service: Path, name: str) -> str:
-    return run("git", "rev-parse", name, cwd=service).stdout.strip()
-
-
-def test_it_is_refreshed_and_a_draft_while_there_are_conflicts(service: Path, published: Path, github: GitHub) -> None:
-    weekly(service, github)
-    run("git", "checkout", "--quiet", "main", cwd=service)
-    edit(service)
+def test_an_update_says_when_it_cannot_make_the_lock(
+    service: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(published / "template/pyproject.toml.jinja", '    "httpx2>=2",\n', '    "httpx2>=2",\n    "iniconfig>=2",\n')
     publish(published, 3)
-    weekly(service, github)
-    (pull,) = github.state["pulls"]
-    assert pull["draft"]
-    assert pull["title"] == f"Update the template to {AFTER_NEXT}"
-    assert "Conflicts to resolve on this branch:\n\n- .gitignore\n\n## 9999.3.0" in pull["body"]
-    assert "<<<<<<<" in on_branch(service, ".gitignore")
-    assert run("git", "rev-list", "--count", "main..template-update", cwd=service).stdout == "1\n"
-
-
-def test_somebodys_work_on_the_branch_is_left_alone(service: Path, published: Path, github: GitHub) -> None:
-    edit(service)
-    weekly(service, github)
-    (service / ".gitignore").write_text("resolved\n")
+    (service / "uv.lock").write_text("version = 1\n")
     commit(service)
-    run("git", "push", "--quiet", "origin", "template-update", cwd=service)
+    found = shutil.which
+    monkeypatch.setattr("shutil.which", lambda program: None if program == "uv" else found(program))
+    assert "Then run uv lock: uv.lock is to fit pyproject.toml." in template_update(service)[1]
+
+
+def test_the_update_script_passes_its_linters() -> None:
+    script = ROOT / "template/scripts/template-update.py"
+    run("ruff", "check", script)
+    run("ruff", "format", "--check", script)
+    run("mypy", "--strict", "--scripts-are-modules", script)
+
+
+def test_a_users_development_package_is_no_conflict(copy: Copy, published: Path) -> None:
+    service = copy(NEWEST, template=published, python_version=PYTHON)
+    run("uv", "add", "--frozen", "--dev", "respx", cwd=service)
+    commit(service)
+    edit(published / "template/pyproject.toml.jinja", '    "httpx2>=2",\n', '    "httpx2>=2",\n    "iniconfig>=2",\n')
     publish(published, 3)
-    assert "::notice::Somebody has worked on #1" in weekly(service, github).stdout
-    assert on_branch(service, ".gitignore") == "resolved\n"
-
-
-def test_without_news_nothing_is_opened(service: Path, github: GitHub) -> None:
-    make(service)
-    commit(service)
-    assert weekly(service, github).outputs == {}
-    assert github.state["pulls"] == []
+    assert template_update(service)[0] == 0
+    groups = tomllib.loads((service / "pyproject.toml").read_text())["dependency-groups"]
+    assert groups["dev"][0] == {"include-group": "checks"}
+    assert groups["dev"][1].startswith("respx")
+    assert "iniconfig>=2" in groups["checks"]

@@ -1,49 +1,47 @@
 """The template changes, a user changes what was made from it, then updates: nothing of the user's is lost.
 
-FUZZ_UPDATES sets how many histories are tried.
+Lost is a line that is neither in the tree nor in a file that an update names when it refuses. FUZZ_UPDATES is how many
+histories are tried.
 """
 
 import os
 import re
 import shutil
+import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests import project
-from tests.project import COPIER_YML, commit, run, tree
-from tests.update.conftest import seeds, update
+from tests.support.commands import commit, run, tree
+from tests.support.template import NEWEST, copy
+from tests.update.script import load, template_update
+from tests.update.versions import seeds
 
-HISTORIES = int(os.environ.get("FUZZ_UPDATES", "200"))
+HISTORIES = int(os.environ.get("FUZZ_UPDATES", "12"))
+OLDER, NEWER = "v9999.1.0", "v9999.2.0"
 TOOLS = ".copier-answers.yml"
-ANSWERS = {"port": st.integers(1024, 65535), "health_path": st.sampled_from(["/up", "/internal/health"])} | {
-    name: st.sampled_from(COPIER_YML[name]["choices"]) for name in ("python_version", "log_retention_days")
+ANSWERS: dict[str, st.SearchStrategy[Any]] = {
+    "port": st.integers(1024, 65535),
+    "health_path": st.sampled_from(["/up", "/internal/health"]),
+    "log_retention_days": st.sampled_from([1, 3653]),
+    "python_version": st.sampled_from(["3.11", "3.15"]),
+    "deploy": st.sampled_from(["cloudformation", "none"]),
+    "ci": st.just("none"),
+    "kafka": st.just(True),
+    "telemetry": st.just(True),
+    "runtime": st.just("minimal"),
+    "service_name": st.just("orders"),
+    "package_name": st.just("orders"),
 }
+REFUSALS = re.compile(r"goes, and holds lines of yours|aiokafka has no wheel")
 Change = tuple[str, str, int]  # what, to which file, at which line
 KINDS = ["replace line", "insert line", "delete line", "delete file", "rename file", "add file"]
 SHARED = "added.txt"  # a name that the template and the user may both hit on
-
-
-@pytest.fixture(scope="module")
-def base(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template under test without its past, which an update would clone each time."""
-    base = tmp_path_factory.mktemp("base") / "template"
-    shutil.copytree(template, base, ignore=shutil.ignore_patterns(".git", "tests", "docs", "benchmarks"))
-    commit(base)
-    run("git", "tag", "v1.0.0", cwd=base)
-    run("git", "gc", "--quiet", cwd=base)
-    return base
-
-
-@pytest.fixture(scope="module")
-def original(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the template renders from its default answers."""
-    return project.copy(base, tmp_path_factory.mktemp("original") / "service", {}, "v1.0.0")
 
 
 def sources(base: Path) -> dict[str, str]:
@@ -117,18 +115,33 @@ def histories(draw: st.DrawFn, files: list[str]) -> dict[str, Any]:
         "older template": draw(st.one_of(st.just([]), changes)),
         "user": draw(changes),
         "newer template": draw(changes),
-        "answers": draw(st.fixed_dictionaries({}, optional=ANSWERS)),
+        "answers": {name: draw(ANSWERS[name]) for name in draw(st.sets(st.sampled_from(sorted(ANSWERS)), max_size=3))},
+        "interrupted": draw(st.one_of(st.none(), st.integers(1, 40))),  # at which command
     }
 
 
-def mine(text: str) -> list[str]:
-    return re.findall("^# mine .*$", text, re.MULTILINE)
+def mine(tree: dict[str, str]) -> set[str]:
+    return {line for text in tree.values() for line in re.findall("# mine [0-9]+", text)}
 
 
-def test_nothing_of_a_users_is_lost(base: Path, original: Path, memory: Path) -> None:
+class Interrupting:
+    """Runs the script's commands and is interrupted at one of them."""
+
+    def __init__(self, script: Any, at: int) -> None:
+        self.run, self.left = script.run, at
+
+    def __call__(self, *command: Any, **how: Any) -> str:
+        self.left -= 1
+        if self.left == 0 and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []):
+            raise KeyboardInterrupt
+        return str(self.run(*command, **how))
+
+
+def test_an_update_loses_nothing_that_a_user_wrote(base: Path, original: Path, memory: Path) -> None:
     source = sources(base)
     assert source.keys() == tree(original).keys() - {TOOLS}
     seed_once = seeds(source, "my_service")
+    outcomes: Counter[str] = Counter()
 
     @settings(max_examples=HISTORIES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(histories(sorted(source)))
@@ -137,41 +150,60 @@ def test_nothing_of_a_users_is_lost(base: Path, original: Path, memory: Path) ->
         shutil.rmtree(template, ignore_errors=True)
         shutil.rmtree(service, ignore_errors=True)
         shutil.copytree(base, template)
-        change_template(template, source, story["older template"], "v1.1.0")
-        project.copy(template, service, {}, "v1.1.0")
+        change_template(template, source, story["older template"], OLDER)
+        copy(template, service, {}, OLDER)
         rendered = tree(service).keys()
         change_service(service, story["user"])
         commit(service)
         before = tree(service)
-        change_template(template, source, story["newer template"], "v1.2.0")
-        update(service, "v1.2.0", **story["answers"])
-        after = tree(service)
+        change_template(template, source, story["newer template"], NEWER)
+        changed = [f"{name}={str(answer).lower()}" for name, answer in story["answers"].items()]
 
-        for path, text in before.items():
-            assert set(mine(text)) <= set(mine(after.get(path, ""))), path
-        for path in before.keys() - rendered - {SHARED} | seed_once:
-            assert after.get(path) == before.get(path), path
-        assert not (rendered - before.keys()) & after.keys(), "what the user deleted is back"
+        if story["interrupted"]:
+            script = load()
+            vars(script)["run"] = Interrupting(script, story["interrupted"])
+            _, said = template_update(service, *changed, module=script)
+            if "Interrupted" in said:
+                outcomes["interrupted"] += 1
+                assert tree(service) == before
+                assert run("git", "status", "--porcelain", cwd=service).stdout == ""
+            else:
+                run("git", "reset", "--quiet", "--hard", cwd=service)
+        code, said = template_update(service, *changed)
+        after = tree(service)
+        if said.endswith("Nothing is changed."):
+            outcomes["refused"] += 1
+            assert REFUSALS.search(said), said
+            assert after == before
+            return
+
+        outcomes["conflict" if code else "merged"] += 1
+        assert mine(before) <= mine(after), said
+        if not {"service_name", "package_name"} & story["answers"].keys():
+            added = {path for path in before.keys() - rendered if "/mine_" in path}  # what is moved is updated there
+            for path in added | seed_once:
+                assert after.get(path) == before.get(path), path
+            assert not (rendered - before.keys()) & after.keys(), "what the user deleted is back"
         assert not [path for path in after if path.endswith(".rej")]
         recorded = yaml.safe_load(after[TOOLS])
-        was = yaml.safe_load(before[TOOLS])
-        assert recorded == was | story["answers"] | {"_commit": "v1.2.0"}
+        assert recorded == yaml.safe_load(before[TOOLS]) | story["answers"] | {"_commit": NEWER}
 
     history()
+    print("histories:", dict(outcomes))
 
 
-def test_a_conflict_is_shown_and_cannot_be_committed_unnoticed(base: Path, tmp_path: Path) -> None:
+def test_an_update_conflict_is_shown_and_cannot_be_committed_unnoticed(base: Path, tmp_path: Path) -> None:
     template = shutil.copytree(base, tmp_path / "template")
-    service = project.copy(template, tmp_path / "service", {}, "v1.0.0")
+    service = copy(template, tmp_path / "service", {}, NEWEST)
     change: list[Change] = [("replace line", ".gitignore", 3)]
     change_service(service, change)
     commit(service)
-    change_template(template, sources(base), change, "v1.1.0")
-    update(service, "v1.1.0")
+    change_template(template, sources(base), change, OLDER)
+    template_update(service)
     text = (service / ".gitignore").read_text()
     assert "<<<<<<<" in text
     assert "# mine 0" in text
-    assert "# template v1.1.0 0" in text
+    assert f"# template {OLDER} 0" in text
     refused = run("make", "conflicts", cwd=service, check=False)
     assert refused.returncode != 0
     assert "Resolve these conflicts first." in refused.stdout

@@ -1,0 +1,100 @@
+"""Migrations: one at a time however many start, without an invalid index, and harmless to what runs."""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.database.cluster import Client, Server, Service
+from tests.support.commands import wait_until
+
+
+def migration(number: int, body: str) -> str:
+    """Return a migration that follows the one before it."""
+    return f'''"""Under test"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{number:04}"
+down_revision = "{number - 1:04}"
+unsafe = ""
+
+
+def upgrade() -> None:
+{textwrap.indent(body, "    ")}
+
+
+def downgrade() -> None:
+    pass
+'''
+
+
+CONCURRENTLY = """\
+with op.get_context().autocommit_block():
+    op.create_index("ix_notes_text", "notes", ["text"], postgresql_concurrently=True)
+"""
+EXPAND = 'op.add_column("notes", sa.Column("title", sa.Text()))'
+
+
+@pytest.fixture
+def write(repository: Path, server: Server) -> Iterator[Callable[[int, str], Path]]:
+    """Write a migration; it is removed after the test."""
+    written: list[Path] = []
+
+    def write(number: int, body: str) -> Path:
+        written.append(repository / f"src/my_service/migrations/versions/{number:04}_test.py")
+        written[-1].write_text(migration(number, body))
+        return written[-1]
+
+    yield write
+    for path in written:
+        path.unlink(missing_ok=True)
+    server.sql("DROP INDEX IF EXISTS ix_notes_text; ALTER TABLE notes DROP COLUMN IF EXISTS title")
+    server.sql("UPDATE alembic_version SET version_num = '0001'")
+
+
+def test_three_migrations_at_once_are_run_once_while_the_service_writes(
+    server: Server, service: Service, write: Callable[[int, str], Path]
+) -> None:
+    write(2, CONCURRENTLY)
+    write(3, EXPAND)
+    with Client.working(service, "expand") as client:
+        racers = [service.migrate() for _ in range(3)]
+        said = [racer.communicate(timeout=60)[0] for racer in racers]
+        before = client.statuses.total()
+        wait_until(lambda: client.statuses.total() >= before + 100)
+    assert [racer.returncode for racer in racers] == [0, 0, 0], said
+    assert sum("Running upgrade 0001 -> 0002" in text for text in said) == 1
+    assert server.sql("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == "0"
+    assert server.sql("SELECT version_num FROM alembic_version") == "0003"
+    assert client.statuses.keys() == {201}
+
+
+def test_a_schema_that_is_newer_than_the_image_is_left_alone(server: Server, service: Service) -> None:
+    server.sql("UPDATE alembic_version SET version_num = '0099'")
+    try:
+        older = service.migrate()
+        said, _ = older.communicate(timeout=60)
+        assert older.returncode == 0
+        assert "the schema is newer than this image" in said
+        assert server.sql("SELECT version_num FROM alembic_version") == "0099"
+    finally:
+        server.sql("UPDATE alembic_version SET version_num = '0001'")
+
+
+def test_a_migration_gives_up_a_lock_and_says_so(
+    server: Server, service: Service, write: Callable[[int, str], Path]
+) -> None:
+    write(2, 'op.execute("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE")')
+    holder = server.hold("BEGIN; LOCK TABLE notes; SELECT pg_sleep(30)")
+    try:
+        blocked = service.migrate()
+        said, _ = blocked.communicate(timeout=60)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert blocked.returncode == 1
+    assert "canceling statement due to lock timeout" in said.splitlines()[-1]
+    assert server.sql("SELECT version_num FROM alembic_version") == "0001"

@@ -1,0 +1,28 @@
+"""A rendered service with its dependencies, in which the unit tests of ops run."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import run
+from tests.support.template import PYTHON, ROOT, Render
+
+OPS = Path(__file__).parent / "ops"
+collect_ignore = [OPS.name]  # needs a service's dependencies
+
+SERVICES = {
+    "default": {},
+    "everything": {"kafka": True, "telemetry": True, "database": "postgres", "deploy": "cloudformation"},
+}
+
+
+@pytest.fixture(scope="session", params=SERVICES)
+def service(request: pytest.FixtureRequest, render: Render) -> Path:
+    """A service for the Python of these tests, with its dependencies and the tests of ops."""
+    path = render(python_version=PYTHON, **SERVICES[request.param])
+    shutil.copytree(OPS, path / "tests/ops", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tests/kafka/broker.py", path / "tests/ops")
+    run("uv", "sync", "--quiet", "--python", sys.executable, cwd=path)
+    return path

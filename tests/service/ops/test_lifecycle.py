@@ -1,0 +1,78 @@
+"""Start and stop; the drain of a real process is tested on the running image, in tests/contract."""
+
+import asyncio
+import mmap
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from my_service.ops import lifecycle
+from my_service.ops.app import create_app
+from my_service.ops.lifecycle import startup_failure, with_drain
+from my_service.ops.settings import OpsSettings
+
+
+@pytest.fixture
+def sigterm_handler() -> Iterator[None]:
+    """Put the handler of SIGTERM back afterwards."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_the_services_own_lifespan_runs() -> None:
+    events = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        events.append("start")
+        yield
+        events.append("stop")
+
+    with TestClient(create_app(OpsSettings(environment="test"), lifespan)):
+        assert events == ["start"]
+    assert events == ["start", "stop"]
+
+
+def start(reason: str = "") -> None:
+    """Start and stop an application, whose start fails if there is a reason."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if reason:
+            raise ConnectionError(reason)
+        yield
+
+    with TestClient(create_app(OpsSettings(environment="test"), lifespan)):
+        pass
+
+
+def test_the_reason_of_the_last_failed_start_is_kept_until_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "_shared", mmap.mmap(-1, 64))
+    for reason in ("no database at this address", "no database"):
+        with pytest.raises(ConnectionError):
+            start(reason)
+        assert startup_failure() == f"ConnectionError: {reason}"
+    start()
+    assert lifecycle.has_started()
+    assert startup_failure() == ""
+
+
+@pytest.mark.usefixtures("sigterm_handler")
+def test_sigterm_drains_first_and_then_stops() -> None:
+    stopped = asyncio.Event()
+    app = FastAPI()
+    app.state.draining = False
+
+    async def run() -> None:
+        signal.signal(signal.SIGTERM, lambda _signum, _frame: stopped.set())
+        async with with_drain(None, drain_seconds=0)(app):
+            signal.raise_signal(signal.SIGTERM)
+            assert app.state.draining
+            assert not stopped.is_set()
+            await asyncio.wait_for(stopped.wait(), timeout=5)
+
+    asyncio.run(run())

@@ -1,0 +1,209 @@
+"""Log lines, whoever writes them."""
+
+import json
+import logging
+import logging.handlers
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+import structlog
+from fastapi import FastAPI
+from my_service.ops.app import create_app
+from my_service.ops.logging import configure
+from my_service.ops.settings import OpsSettings
+from opentelemetry import trace
+from structlog.typing import EventDict
+
+from .log_lines import LogLines
+
+
+def test_every_source_writes_the_same_kind_of_line(log_lines: LogLines) -> None:
+    configure("INFO", {"service": "example"})
+    structlog.get_logger().info("from structlog", answer=42)
+    logging.getLogger("library").warning("from %s", "logging", extra={"answer": 42})
+    logging.getLogger("uvicorn.error").info("from uvicorn", extra={"color_message": "from \x1b[1muvicorn"})
+    logging.getLogger("gunicorn.error").info("from gunicorn")
+
+    lines = log_lines()
+    assert [line["event"].split()[-1] for line in lines] == ["structlog", "logging", "uvicorn", "gunicorn"]
+    for line in lines:
+        assert {"timestamp", "level", "event"} <= line.keys()
+        assert line["service"] == "example"
+        assert "color_message" not in line
+    assert lines[0]["answer"] == lines[1]["answer"] == 42
+
+
+def test_a_traceback_is_one_line_of_the_log(log_lines: LogLines) -> None:
+    configure("INFO")
+    try:
+        raise RuntimeError("first\nsecond")
+    except RuntimeError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("library").exception("failed")
+    for line in log_lines():
+        assert "RuntimeError: first\nsecond" in line["exception"]
+
+
+def test_warnings_and_the_exception_that_ends_the_process_are_logged_as_json() -> None:
+    code = """
+import warnings
+from my_service.ops.logging import configure
+configure("INFO")
+warnings.warn("old")
+raise RuntimeError("end")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": "src"})
+    warning, error = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "UserWarning: old" in warning["event"]
+    assert error["event"] == "uncaught exception"
+    assert "RuntimeError: end" in error["exception"]
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_the_log_level_applies_to_every_logger(log_lines: LogLines) -> None:
+    configure("WARNING")
+    structlog.get_logger().info("quiet")
+    logging.getLogger("library").info("quiet")
+    logging.getLogger("gunicorn.error").info("quiet")
+    assert log_lines() == []
+
+
+def test_a_terminal_gets_text_logs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    configure("INFO")
+    structlog.get_logger().info("hello", name="Ada")
+    output = capsys.readouterr().out
+    assert "hello" in output
+    assert not output.startswith("{")
+
+
+def test_a_log_line_inside_a_span_names_its_trace(log_lines: LogLines) -> None:
+    configure("INFO")
+    context = trace.SpanContext(trace_id=0xABC, span_id=0xDEF, is_remote=False)
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        structlog.get_logger().info("inside")
+    (line,) = log_lines()
+    assert int(line["trace_id"], 16) == 0xABC
+    assert int(line["span_id"], 16) == 0xDEF
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.fixture
+def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take pytest's handlers away, which raise what ours must not."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+
+CYCLE: dict[str, Any] = {}
+CYCLE["self"] = CYCLE
+
+
+@pytest.mark.usefixtures("only_ours")
+@pytest.mark.parametrize(
+    "value",
+    [{(1, 2): 3, None: 4}, float("nan"), [float("-inf")], "\ud800", {"\udfff": 1}, Unshowable(), [Unshowable()], CYCLE],
+    ids=type,
+)
+def test_whatever_is_logged_is_valid_json(log_lines: LogLines, value: Any) -> None:
+    configure("INFO")
+    structlog.get_logger().info("structlog", value=value)
+    logging.getLogger("library").info("logging", extra={"value": value})
+    logging.getLogger("library").info("argument %s", value)
+    lines = log_lines()
+    assert len(lines) == 3
+    for line in lines:
+        json.dumps(line, allow_nan=False, ensure_ascii=False).encode()  # no NaN, no half characters
+
+
+@pytest.mark.usefixtures("only_ours")
+def test_a_log_call_with_wrong_arguments_or_a_failing_processor_fails_no_request(log_lines: LogLines) -> None:
+    def fail(_logger: Any, _method: str, _event: EventDict) -> EventDict:
+        raise RuntimeError("processor")
+
+    configure("INFO")
+    logging.getLogger("library").info("%d", "text")
+    configure("INFO", processors=[fail])
+    structlog.get_logger().info("structlog", method="GET")
+    logging.getLogger("library").info("logging")
+    lines = log_lines()
+    assert "%d" in lines[0]["event"]
+    assert "TypeError" in lines[0]["logging_error"]
+    assert ["processor" in line["logging_error"] for line in lines[1:]] == [True, True]
+
+
+def test_a_character_outside_the_16_bit_range_stays(log_lines: LogLines) -> None:
+    configure("INFO")
+    structlog.get_logger().info("\N{SNAKE}")
+    assert log_lines()[0]["event"] == "\N{SNAKE}"
+
+
+@pytest.mark.parametrize("text", ["x" * 40_000, "\n\u2603" * 20_000, '"' * 15_000])
+def test_a_long_line_is_cut_in_its_middle(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    configure("INFO", {"service": "example"})
+    structlog.get_logger().info("long", first=text, second=[text], third=3)
+    structlog.get_logger().info("many", **{f"key{number}": "x" * 100 for number in range(1000)})
+    long, many = capsys.readouterr().out.splitlines()
+    assert max(len(long), len(many)) <= 15_000
+    assert len(long) > 10_000
+    line = json.loads(long)
+    assert (line["service"], line["third"]) == ("example", 3)
+    assert line["first"].startswith(text[:40])
+    assert line["first"].endswith(text[-40:])
+    assert "characters are cut here" in line["first"]
+    assert json.loads(many)["event"] == "many"
+
+
+WRITER = """
+import os
+from my_service.ops.logging import configure
+import structlog
+configure("INFO")
+for _ in range(3):
+    os.fork()
+for number in range(20):
+    structlog.get_logger().info("line", number=number, text="x" * 14_000 if number % 2 else "")
+"""
+
+
+def test_lines_of_processes_that_share_a_pipe_are_whole() -> None:
+    command = [sys.executable, "-c", WRITER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={"PYTHONPATH": "src"}) as process:
+        assert process.stdout
+        lines = []
+        while line := process.stdout.readline():
+            lines.append(json.loads(line))
+            time.sleep(0.002)  # so that the pipe is full
+    assert len(lines) == 8 * 20
+
+
+def test_the_services_own_processors_and_handlers_stay(log_lines: LogLines) -> None:
+    def hide(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        return {name: "hidden" if "hunter2" in str(value) else value for name, value in event.items()}
+
+    own = logging.handlers.BufferingHandler(100)
+    root = logging.getLogger()
+    create_app(OpsSettings(environment="test"), log_processors=[hide])
+    root.addHandler(own)
+    try:
+        configure("INFO", processors=[hide])
+        structlog.get_logger().info("structlog", password="hunter2")
+        logging.getLogger("uvicorn.error").info("hunter2")
+        try:
+            raise RuntimeError("hunter2")
+        except RuntimeError:
+            logging.getLogger("library").exception("failed")
+    finally:
+        root.removeHandler(own)
+    assert "hunter2" not in str(log_lines())
+    assert [record.name for record in own.buffer] == ["uvicorn.error", "library"]
+
+
+def test_telemetry_is_off_by_default(service: FastAPI) -> None:
+    assert not service._native_telemetry.enabled()

@@ -1,0 +1,330 @@
+"""What the request middleware adds to each request."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+import pytest
+import structlog
+from fastapi import BackgroundTasks, Body, FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi.responses import Response, StreamingResponse
+from fastapi.testclient import TestClient
+from my_service.ops.app import create_app
+from my_service.ops.health import HEALTH_PATH, VERSION_PATH
+from my_service.ops.settings import OpsSettings
+from pydantic import BaseModel
+from starlette.types import Message, Scope
+
+from .log_lines import LogLines
+
+BACKGROUND = 0.3  # seconds
+
+
+class Login(BaseModel):
+    password: str
+
+
+class Strict(BaseModel, extra="forbid"):
+    password: str
+
+
+@pytest.fixture(autouse=True)
+def routes(service: FastAPI) -> None:
+    add_routes(service)
+
+
+def add_routes(service: FastAPI) -> None:
+    """Add routes that end in each way a request can end."""
+
+    @service.get("/items/{number}")
+    async def item(number: int) -> int:
+        structlog.get_logger().info("working")
+        return number
+
+    @service.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(418, "short and stout", {"X-Tea": "no"})
+
+    @service.get("/unchanged")
+    async def unchanged() -> Response:
+        raise HTTPException(304)
+
+    @service.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("secret detail")
+
+    @service.post("/slow")
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    @service.post("/cancelled")
+    async def cancelled() -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    @service.post("/body")
+    async def body(value: Login) -> Login:
+        return value
+
+    @service.post("/raw")
+    async def raw(request: Request) -> int:
+        return len(await request.body())
+
+    @service.post("/large", max_body_size=100)
+    async def large(request: Request) -> int:
+        return len(await request.body())
+
+    @service.post("/stream")
+    async def stream() -> StreamingResponse:
+        async def forever() -> AsyncIterator[bytes]:
+            while True:
+                yield b"."
+                await asyncio.sleep(0.01)
+
+        return StreamingResponse(forever())
+
+    @service.post("/broken-stream")
+    async def broken_stream() -> StreamingResponse:
+        async def half() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise RuntimeError("half")
+
+        return StreamingResponse(half())
+
+    @service.get("/background")
+    async def background(tasks: BackgroundTasks) -> None:
+        tasks.add_task(asyncio.sleep, BACKGROUND)
+
+    @service.get("/unavailable")
+    async def unavailable() -> None:
+        raise HTTPException(503)
+
+    @service.post("/login")
+    async def login(value: Login) -> Login:
+        return value
+
+    @service.get("/value-error")
+    async def value_error() -> float:
+        return float("one")
+
+    @service.post("/number")
+    async def number(value: Annotated[float, Body()]):  # type: ignore[no-untyped-def] # no response model
+        return {"value": value}
+
+    @service.post("/strict")
+    async def strict(value: Strict) -> Strict:
+        return value
+
+    @service.post("/anything")
+    async def anything(value: Annotated[Any, Body()]) -> str:
+        return type(value).__name__
+
+    @service.post("/form")
+    async def form(password: Annotated[str, Form()], file: UploadFile) -> str:
+        return password
+
+
+def test_a_request_without_an_id_gets_one(service_client: TestClient, log_lines: LogLines) -> None:
+    response = service_client.get("/items/1")
+    assert {line["request_id"] for line in log_lines()} == {response.headers["x-request-id"]}
+
+
+def test_a_valid_request_id_is_kept(service_client: TestClient) -> None:
+    response = service_client.get("/items/1", headers={"X-Request-ID": "Root=1-67891233-abcdef"})
+    assert response.headers["x-request-id"] == "Root=1-67891233-abcdef"
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a\tb", '{"level":"info"}'])
+def test_an_invalid_request_id_is_replaced(service_client: TestClient, given: str) -> None:
+    response = service_client.get("/items/1", headers={"X-Request-ID": given})
+    assert len(response.headers["x-request-id"]) == 32
+
+
+def test_a_request_is_logged_once_with_its_route(service_client: TestClient, log_lines: LogLines) -> None:
+    service_client.get("/items/7?token=secret")
+    (line,) = [line for line in log_lines() if line["event"] == "request"]
+    assert (line["method"], line["path"], line["route"], line["status"]) == ("GET", "/items/7", "/items/{number}", 200)
+    assert line["duration_ms"] >= 0
+    assert "secret" not in str(line)
+
+
+@pytest.mark.parametrize("path", [HEALTH_PATH, VERSION_PATH])
+def test_a_successful_health_check_is_not_logged(service_client: TestClient, log_lines: LogLines, path: str) -> None:
+    assert service_client.get(path).status_code == 200
+    assert log_lines() == []
+
+
+def test_a_failed_health_check_is_logged(service: FastAPI, service_client: TestClient, log_lines: LogLines) -> None:
+    service.state.draining = True
+    service_client.get(HEALTH_PATH)
+    assert [line["status"] for line in log_lines()] == [503]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "detail"),
+    [
+        ("/teapot", 418, "short and stout"),
+        ("/nowhere", 404, "Not Found"),
+        ("/broken", 500, "Internal Server Error"),
+    ],
+)
+def test_an_error_body_has_the_request_id(service_client: TestClient, path: str, status: int, detail: str) -> None:
+    response = service_client.get(path)
+    assert response.status_code == status
+    assert response.json() == {"detail": detail, "request_id": response.headers["x-request-id"]}
+
+
+def test_an_exceptions_headers_are_kept(service_client: TestClient) -> None:
+    assert service_client.get("/teapot").headers["x-tea"] == "no"
+
+
+def test_a_status_that_has_no_body_gets_no_error_body(service_client: TestClient) -> None:
+    response = service_client.get("/unchanged")
+    assert (response.status_code, response.content) == (304, b"")
+
+
+def test_a_validation_error_names_the_wrong_parameter(service_client: TestClient) -> None:
+    response = service_client.get("/items/one")
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["path", "number"]
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+def test_an_unhandled_exception_is_logged_but_not_shown(service_client: TestClient, log_lines: LogLines) -> None:
+    response = service_client.get("/broken")
+    assert "secret detail" not in response.text
+    (line,) = log_lines()
+    assert (line["level"], line["status"]) == ("error", 500)
+    assert "RuntimeError: secret detail" in line["exception"]
+
+
+async def request(
+    service: FastAPI, path: str, receive: list[Message], during: Callable[[asyncio.Task[None]], Any] | None = None
+) -> list[Message]:
+    """Make a request as a server does, and return what is sent to the client; the last of `receive` comes again."""
+    sent: list[Message] = []
+
+    async def next_message() -> Message:
+        if len(receive) == 1 and receive[0]["type"] == "http.request":
+            await asyncio.sleep(0)
+        return receive[0] if len(receive) == 1 else receive.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    service.state.served = True
+    scope: Scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+    task = asyncio.create_task(service(scope, next_message, send))
+    await asyncio.sleep(0.05)
+    if during:
+        during(task)
+    await task
+    return sent
+
+
+NO_BODY: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+GONE: list[Message] = [{"type": "http.disconnect"}]
+
+
+def test_a_request_that_the_stop_cannot_wait_for_is_answered(service: FastAPI, log_lines: LogLines) -> None:
+    service.state.draining = True
+    sent = asyncio.run(request(service, "/slow", NO_BODY, lambda task: task.cancel()))
+    assert sent[0]["status"] == 503
+    assert b"stopping" in sent[1]["body"]
+    assert [(line["status"], line["level"]) for line in log_lines()] == [(503, "error")]
+
+
+def test_a_cancelled_task_of_the_handler_is_a_failure_and_no_stop(service: FastAPI, log_lines: LogLines) -> None:
+    sent = asyncio.run(request(service, "/cancelled", NO_BODY))
+    assert sent[0]["status"] == 500
+    assert b"stopping" not in sent[1]["body"]
+    (line,) = log_lines()
+    assert (line["status"], line["level"]) == (500, "error")
+    assert "CancelledError" in line["exception"]
+
+
+@pytest.mark.parametrize("path", ["/body", "/raw", "/stream"])
+def test_a_client_that_goes_away_is_499_without_a_traceback(service: FastAPI, log_lines: LogLines, path: str) -> None:
+    asyncio.run(request(service, path, list(GONE)))
+    (line,) = log_lines()
+    assert (line["status"], line["level"]) == (499, "info")
+    assert "exception" not in line
+
+
+def test_a_stream_that_fails_is_an_error_and_says_that_it_is_not_whole(service: FastAPI, log_lines: LogLines) -> None:
+    asyncio.run(request(service, "/broken-stream", NO_BODY))
+    (line,) = log_lines()
+    assert (line["level"], line["aborted"]) == ("error", True)
+    assert "RuntimeError: half" in line["exception"]
+
+
+def test_the_duration_ends_with_the_last_byte(service_client: TestClient, log_lines: LogLines) -> None:
+    service_client.get("/background")
+    (line,) = log_lines()
+    assert line["duration_ms"] < BACKGROUND * 1000
+    assert "aborted" not in line
+
+
+def test_a_5xx_response_is_logged_as_an_error(service_client: TestClient, log_lines: LogLines) -> None:
+    service_client.get("/unavailable")
+    assert [(line["status"], line["level"]) for line in log_lines()] == [(503, "error")]
+
+
+def test_a_test_sees_the_exception_of_a_handler(service: FastAPI) -> None:
+    with TestClient(service) as client, pytest.raises(RuntimeError, match="secret detail"):
+        client.get("/broken")
+
+
+@pytest.mark.parametrize("length", [{}, {"content-length": "11"}])
+@pytest.mark.parametrize("path", ["/body", "/raw", "/nowhere", "/items/1"])
+def test_a_body_above_the_limit_gets_the_usual_error_body(path: str, length: dict[str, str]) -> None:
+    service = create_app(OpsSettings(environment="test", max_body_size=10))
+    add_routes(service)
+    body = iter([b"12345678901"]) if not length else b"12345678901"
+    response = TestClient(service).request("POST" if path != "/items/1" else "GET", path, content=body, headers=length)
+    if path in ("/nowhere", "/items/1") and not length:  # nobody reads, so nobody counts
+        assert response.status_code in (200, 404)
+        return
+    assert response.status_code == 413
+    assert response.json() == {"detail": "Content Too Large", "request_id": response.headers["x-request-id"]}
+
+
+def test_a_route_may_take_larger_bodies() -> None:
+    service = create_app(OpsSettings(environment="test", max_body_size=10))
+    add_routes(service)
+    assert TestClient(service).post("/large", content=b"12345678901").json() == 11
+
+
+HOSTILE = [
+    ("application/json", b"NaN"),
+    ("application/json", b'{"password": NaN}'),
+    ("application/json", b"\xff\xfe\xfd"),
+    ("application/json", b'{"password": "\\ud800"}'),
+    ("application/json", b'{"\\ud800": 1}'),
+    ("application/json", b"[" * 100_000),
+    ("application/json", b"1" * 5000),
+    ("text/plain", b"\xff\xfe\xfd"),
+    ("multipart/form-data; boundary=x", b"--x\r\n\xff"),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), HOSTILE)
+@pytest.mark.parametrize("path", ["/login", "/number", "/strict", "/anything", "/form"])
+def test_no_body_causes_a_500(service_client: TestClient, path: str, kind: str, body: bytes) -> None:
+    response = service_client.post(path, content=body, headers={"content-type": kind})
+    assert response.status_code in (200, 400, 422)
+    assert "request_id" in response.json() or response.status_code == 200
+
+
+def test_a_value_error_of_the_handler_is_still_a_failure(service_client: TestClient) -> None:
+    assert service_client.get("/value-error").status_code == 500
+
+
+def test_a_rejected_value_is_not_echoed(service_client: TestClient) -> None:
+    response = service_client.post("/login", json={"password": ["hunter2"]})
+    assert response.status_code == 422
+    assert "hunter2" not in response.text
+    assert response.json()["detail"] == [
+        {"type": "string_type", "loc": ["body", "password"], "msg": "Input should be a valid string"}
+    ]

@@ -1,0 +1,44 @@
+"""Released versions of the template, and updates between them."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import copier
+import yaml
+
+from tests.support.commands import run
+from tests.support.template import NEWEST, ROOT
+
+
+def versions(template: Path) -> dict[str, str]:
+    """Return the tags of released versions with their commits: those that changed the version in pyproject.toml."""
+    log = run("git", "log", "--reverse", "--format=%H", "-G^version = ", "--", "pyproject.toml", cwd=template).stdout
+    found = {}
+    for revision in log.split():
+        text = run("git", "show", f"{revision}:pyproject.toml", cwd=template).stdout
+        if version := re.search(r'^version = "(.*)"$', text, re.MULTILINE):
+            found[f"v{version[1]}"] = revision
+    return found
+
+
+def update(repository: Path, version: str = NEWEST, **answers: Any) -> None:
+    """Run `copier update` as a user does, without trust, with the answers that are there."""
+    copier.run_update(repository, answers, vcs_ref=version, defaults=True, overwrite=True, quiet=True, unsafe=False)
+
+
+def conflicts(repository: Path) -> str:
+    rejected = [path.name for path in repository.rglob("*.rej")]
+    return run("git", "ls-files", "--unmerged", cwd=repository).stdout + "\n".join(rejected)
+
+
+def seeds(paths: Iterable[str], package: str, template: Path = ROOT) -> set[str]:
+    """Return those of the paths that no update looks at: seed-once files, and what the template once had."""
+    (excluded,) = yaml.safe_load((template / "copier.yml").read_text())["_exclude"]
+    patterns = [line.replace("src/*", f"src/{package}") for line in excluded.split() if line[0] == "/"]
+    return {
+        path
+        for path in paths
+        if any(Path(f"/{path}").match(line) or f"/{path}".startswith(line.removesuffix("**")) for line in patterns)
+    }
