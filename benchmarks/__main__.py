@@ -1,9 +1,13 @@
-"""Measure, and write benchmarks/results.json, its plot and its tables in the README: make bench."""
+"""Measure, and write benchmarks/results.json, its pictures, and its tables in the documents: make bench.
+
+`python -m benchmarks PART...` measures these parts anew and keeps the other figures.
+"""
 
 import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import tomllib
 from pathlib import Path
@@ -11,22 +15,28 @@ from typing import Any
 
 import yaml
 
-from benchmarks import images, process, rendering, report
-from benchmarks.containers import ROOT, docker, render
+from benchmarks import failures, images, process, rendering, report, updates
+from benchmarks.containers import ROOT, render
+from tests.support.containers import docker
 
 PARTS = {
     "images": images.costs,
     "starts": images.starts,
     "requests": images.requests,
+    "failures": failures.measure,
+    "database": images.database,
     "process": process.measure,
     "rendering": rendering.measure,
+    "updates": updates.measure,
 }
 PROCESS = {"fastapi", "gunicorn", "httptools", "pydantic", "starlette", "uvicorn", "uvicorn-worker", "uvloop"}
 
 
 def main() -> None:
-    """Measure all parts in one run."""
-    results: dict[str, Any] = {name: measure() for name, measure in PARTS.items()}
+    """Measure all parts in one run, or those that the command line names."""
+    chosen = sys.argv[1:] or list(PARTS)
+    results: dict[str, Any] = {} if len(chosen) == len(PARTS) else report.load()
+    results |= {name: PARTS[name]() for name in chosen}
     results["machine"] = {
         "architecture": platform.machine(),
         "cpus": os.cpu_count(),
@@ -37,7 +47,7 @@ def main() -> None:
     report.RESULTS.write_text(json.dumps(rounded(results), indent=2) + "\n")
     report.plot(report.load())
     report.write(report.load())
-    print(report.tables(report.load()))
+    print(report.everything(report.load()))
 
 
 def versions() -> dict[str, str]:

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from statistics import quantiles
 
+from tests.support.containers import docker
+
 ROOT = Path(__file__).parent.parent
 REQUEST = b"GET /hello/Ada HTTP/1.1\r\nHost: bench\r\n\r\n"
 CONNECTIONS = 16
@@ -28,15 +30,6 @@ import logging
 from plain import app
 logging.getLogger("uvicorn.access").handlers = [logging.StreamHandler()]
 """
-
-
-def docker(*arguments: str) -> str:
-    """Return what a docker command prints; if it fails, show why and raise."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        sys.stderr.write(done.stderr)
-        done.check_returncode()
-    return done.stdout.strip()
 
 
 def step(text: str) -> None:

@@ -8,14 +8,15 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.containers import CONVENTIONAL, PLAIN, ROOT, docker, load, render, running, step
-from tests.registry import REGISTRY, ask, layers
+from benchmarks.containers import CONVENTIONAL, PLAIN, ROOT, load, render, running, step
+from tests.support.containers import docker
+from tests.support.registry import REGISTRY, ask, layers
 
 OURS = ["slim", "minimal"]
 NAMES = ["conventional", "uv", *OURS]
@@ -65,10 +66,6 @@ class Image:
                 size += sum(member.size for member in archive)
         return size
 
-    def own(self, pushed: Layers, base: Layers) -> list[str]:
-        """Return the layers with the dependencies and the source, which are our last three."""
-        return [layer for layer in pushed if layer not in base][-3 if self.name in OURS else 0 :]
-
     def add_dependency(self, name: str, python: str, uv: Path) -> None:
         """Add one to pyproject.toml and lock it, with the Python and the uv of the images; no cached layer has it."""
         project = self.folder / "pyproject.toml"
@@ -83,17 +80,18 @@ class Image:
 
     def run(self, *arguments: str, workers: int = WORKERS) -> Any:
         """Run it; how many workers a conventional image has is in its command line, and always WORKERS."""
-        environment = [f"--env=WEB_CONCURRENCY={workers}", "--env=DRAIN_SECONDS=0"]
+        environment = [f"--env=WEB_CONCURRENCY={workers}", "--env=DRAIN_SECONDS=0"]  # a later one counts
         return running(self.tag, "--memory=2g", *environment, *arguments)
 
 
-def prepare(folder: Path) -> tuple[list[Image], str, Path]:
-    """Render the service, and lay out the same one for the baselines; give the Python image and a uv binary, too."""
+Prepared = tuple[list[Image], str, Path]  # images that can be built, the Python image and a uv binary
+
+
+def prepare(folder: Path) -> Prepared:
+    """Render the service, and lay out the same one for the baselines."""
     render(folder / "slim")
     render(folder / "minimal", runtime="minimal", description="Another one, which shares no cached layer.")
-    dockerfile = (folder / "slim/Dockerfile").read_text()
-    uv, python = (re.findall(rf"^FROM (\S+/{name}:\S+)", dockerfile, re.M)[0] for name in ("uv", "python"))
-
+    uv, python = base_images(folder)
     project = (folder / "slim/pyproject.toml").read_text()
     service = re.findall(r"^service = \[\n(.*?)^\]", project, re.M | re.S)[0]
     service = service.replace('"uvicorn>', '"uvicorn[standard]>')
@@ -110,6 +108,26 @@ def prepare(folder: Path) -> tuple[list[Image], str, Path]:
         Image(name, folder / name, [] if name in OURS else [*arguments, f"--file={BASELINES / name}.Dockerfile"])
         for name in NAMES
     ]
+    return locked(images, folder, uv, python)
+
+
+def prepare_database(folder: Path) -> Prepared:
+    """Render the service with and without a database."""
+    for name in OURS:
+        render(folder / name, runtime=name)
+        render(folder / f"{name}-postgres", runtime=name, database="postgres")
+    images = [Image(name, folder / name, []) for runtime in OURS for name in (runtime, f"{runtime}-postgres")]
+    return locked(images, folder, *base_images(folder))
+
+
+def base_images(folder: Path) -> list[str]:
+    """Return the uv image and the Python image that the rendered Dockerfile names."""
+    dockerfile = (folder / "slim/Dockerfile").read_text()
+    return [re.findall(rf"^FROM (\S+/{name}:\S+)", dockerfile, re.M)[0] for name in ("uv", "python")]
+
+
+def locked(images: list[Image], folder: Path, uv: str, python: str) -> Prepared:
+    """Lock the dependencies of each image, with the Python and the uv of the images."""
     holder = docker("create", uv, "uv")
     docker("cp", f"{holder}:/uv", str(folder / "binary"))
     docker("rm", holder)
@@ -135,7 +153,6 @@ def sizes(images: list[Image], python: str) -> dict[str, dict[str, float]]:
             "total_mb": image.unpacked(before) / 1e6,
             "compressed_mb": sum(before.values()) / 1e6,
             "over_base_compressed_mb": sum(before[layer] for layer in before.keys() - below.keys()) / 1e6,
-            "without_standard_library_compressed_mb": sum(before[layer] for layer in image.own(before, below)) / 1e6,
             "pushed_by_a_line_kb": sum(after[layer] for layer in after.keys() - before.keys()) / 1e3,
         }
     return results
@@ -205,8 +222,8 @@ def megabytes(container: str) -> float:
 
 
 @contextmanager
-def built() -> Iterator[tuple[list[Image], str, Path]]:
-    """Give the images, the Python image and a uv binary; all that was built is removed at the end."""
+def built(prepare: Callable[[Path], Prepared] = prepare) -> Iterator[Prepared]:
+    """Build what is prepared; all of it is removed at the end."""
     with tempfile.TemporaryDirectory() as name:
         images, python, uv = prepare(Path(name))
         try:
@@ -244,3 +261,11 @@ def starts() -> dict[str, dict[str, float]]:
     with built() as (images, *_):
         two, quarter = start(images, "2"), start(images, "0.25")
     return {name: {"start_2_cpus_ms": two[name], "start_quarter_cpu_ms": quarter[name]} for name in NAMES}
+
+
+def database() -> dict[str, dict[str, float]]:
+    """Return what the answer database=postgres costs: compressed megabytes, and milliseconds of a start."""
+    with built(prepare_database) as (images, *_):
+        size = {image.name: sum(image.push().values()) / 1e6 for image in images}
+        started = start(images, "2")
+    return {image.name: {"compressed_mb": size[image.name], "start_2_cpus_ms": started[image.name]} for image in images}

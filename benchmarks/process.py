@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.containers import CONVENTIONAL, PLAIN, docker, load, render, running, step
+from benchmarks.containers import CONVENTIONAL, PLAIN, load, render, running, step
+from tests.support.containers import docker
 
 IMAGE = "bench-process"
 ROUNDS = 6

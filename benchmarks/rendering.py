@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.containers import ROOT, step
-from tests.project import ASKED, commit, first_line
-from tests.terminal.terminal import terminal
+from tests.support.commands import commit
+from tests.support.template import ASKED, EXAMPLES, first_line
+from tests.support.terminal import terminal
 
 ROUNDS = 9
 
@@ -48,7 +49,7 @@ def questions(source: Path, folder: Path) -> dict[str, float]:
                 screen.wait_for(first_line(name))
                 if name in seconds:
                     seconds[name].append(time.monotonic() - begun)
-                screen.type("\r")
+                screen.type(EXAMPLES.get(name, "") + "\r")
     return {name: median(values) * 1000 for name, values in seconds.items()}
 
 

@@ -1,0 +1,66 @@
+"""What it costs to move many services to this version: services of four releases, with edits of their owners."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from benchmarks.containers import ROOT, step
+from tests.support.commands import commit, tree
+from tests.support.template import NEWEST, copy
+from tests.update.script import template_update
+from tests.update.versions import versions
+
+SERVICES = int(os.environ.get("SERVICES", "200"))
+EDITS = 5
+
+
+def edit(service: Path, number: int) -> set[str]:
+    """Insert lines at random places of random files; return them."""
+    at_random = random.Random(number)
+    files = sorted(tree(service).keys() - {".copier-answers.yml"})
+    mine = {f"# mine {number}-{edit}" for edit in range(EDITS)}
+    for line in sorted(mine):
+        path = service / at_random.choice(files)
+        lines = path.read_text().split("\n")
+        lines.insert(at_random.randrange(len(lines)), line)
+        path.write_text("\n".join(lines))
+    commit(service)
+    return mine
+
+
+def measure() -> dict[str, float]:
+    """Update each service; return seconds for one, without Copier's start, and how many met what."""
+    with tempfile.TemporaryDirectory() as name:
+        template, service = Path(name, "template"), Path(name, "service")
+        subprocess.run(["git", "clone", "--quiet", "--no-local", ROOT, template], check=True)
+        subprocess.run(["git", "tag", NEWEST], cwd=template, check=True)
+        releases = list(versions(template).items())[-4:]
+        for version, revision in releases:
+            subprocess.run(["git", "tag", "--force", version, revision], cwd=template, check=True, capture_output=True)
+            copy(template, Path(name, version), {}, version)
+        seconds, conflicts, refused, lost = [], 0, 0, 0
+        for number in range(SERVICES):
+            step(f"updates: service {number + 1} of {SERVICES}")
+            shutil.copytree(Path(name, releases[number % len(releases)][0]), service)
+            mine = edit(service, number)
+            begun = time.monotonic()
+            _, said = template_update(service)
+            seconds.append(time.monotonic() - begun)
+            conflicts += "Conflict: " in said
+            refused += "Nothing is changed." in said
+            lost += len(mine - set(re.findall("# mine [0-9]+-[0-9]+", "\n".join(tree(service).values()))))
+            shutil.rmtree(service)
+    return {
+        "services": SERVICES,
+        "lines_of_owners": SERVICES * EDITS,
+        "seconds_median": median(seconds),
+        "with_conflicts": conflicts,
+        "refused": refused,
+        "lines_lost": lost,
+    }
