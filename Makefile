@@ -9,6 +9,8 @@ UV_VERSION := $(shell sed -n 's/^uv: "\(.*\)"$$/\1/p' extensions/versions.yml)
 UV := $(or $(shell command -v uv),$(CURDIR)/.uv/bin/uv)
 export PATH := $(dir $(UV)):$(PATH)
 
+RIG := python3 -m tests.rig
+
 .PHONY: help
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -17,13 +19,17 @@ help: ## List the commands
 demo: $(UV) ## Render the default answers into demo/my-service and start the service
 	tests/rig/demo
 
+.PHONY: check
+check: lint ## Check style, types and what is rendered: a minute, without a container engine
+	uv run pytest --numprocesses=auto tests/render
+
 .PHONY: test
-test: $(UV) ## Run all tests; where no engine answers, with one that is started and stopped for them
-	tests/rig/rig run uv run pytest --numprocesses=auto
+test: $(UV) ## Run all tests, or some: make test ARGS="tests/render -k port"; starts an engine where none answers
+	$(RIG) run uv run pytest --numprocesses=auto $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(UV) ## Try N random answer sets: make fuzz N=5000
-	tests/rig/rig run env FUZZ_EXAMPLES=$(or $(N),500) uv run pytest -rP tests/fuzz
+	$(RIG) run env FUZZ_EXAMPLES=$(or $(N),500) uv run pytest -rP tests/fuzz
 
 .PHONY: fuzz-updates
 fuzz-updates: $(UV) ## Try N random histories of a service and an update: make fuzz-updates N=2000
@@ -31,26 +37,26 @@ fuzz-updates: $(UV) ## Try N random histories of a service and an update: make f
 
 .PHONY: bench
 bench: $(UV) ## Measure what the image and the process cost, as ratios
-	CONTAINERD_IMAGE_STORE=yes tests/rig/rig run uv run --group bench python -m benchmarks
+	CONTAINERD_IMAGE_STORE=yes $(RIG) run uv run --group bench python -m benchmarks
 
 .PHONY: pictures
 pictures: $(UV) ## Draw the pictures of the README from the real thing
-	PYTHONPATH=. tests/rig/rig run uv run --group bench python docs/pictures.py
+	PYTHONPATH=. $(RIG) run uv run --group bench python docs/pictures.py
 
 .PHONY: lint
 lint: $(UV) ## Check style and types of the tests
 	uv run ruff check
 	uv run ruff format --check
 	uv run mypy
-	uv run shellcheck tests/rig/rig tests/rig/demo .ci/run
+	uv run shellcheck tests/rig/demo .ci/run
 
 .PHONY: rig
 rig: ## Make a container engine, base images and a registry available
-	tests/rig/rig up
+	$(RIG) up
 
 .PHONY: rig-down
 rig-down: ## Stop what `make rig` started
-	tests/rig/rig down
+	$(RIG) down
 
 $(CURDIR)/.uv/bin/uv:
 	@echo "uv is not installed; getting $(UV_VERSION) into .uv/" >&2

@@ -12,8 +12,9 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.project import NEWEST, ROOT, copy, run
-from tests.terminal.terminal import CLEAR, Terminal, terminal
+from tests.support.commands import run
+from tests.support.template import NEWEST, ROOT, copy
+from tests.support.terminal import CLEAR, Terminal, terminal
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 FONT, BOLD = (ImageFont.truetype(FONTS / f"DejaVuSansMono{weight}.ttf", 20) for weight in ("", "-Bold"))
@@ -56,11 +57,11 @@ def template() -> Iterator[Path]:
 def questionnaire(template: Path) -> None:
     with terminal("copier", "copy", "--vcs-ref", NEWEST, template, "orders", cwd=template.parent) as screen:
         screen.wait_for("What is the service called?")
-        screen.type(CLEAR + "orders\r")
+        screen.type("orders\r")
         screen.wait_for("What does it do")
-        screen.type(CLEAR + "Takes orders and tells how they fare.\r")
+        screen.type("Takes orders and tracks their delivery.\r")
         screen.wait_for("Which team")
-        screen.type(CLEAR + "shop\r")
+        screen.type("shop\r")
         screen.wait_for("Which Python")
         screen.type("\r")
         screen.wait_for("How many Gunicorn workers")
@@ -79,7 +80,7 @@ def service(template: Path) -> None:
         with terminal("bash", "--norc", cwd=repository) as screen:
             screen.type("PS1='$ '; export COMPOSE_PROGRESS=quiet; unset MAKEFLAGS MAKELEVEL; clear\r")
             screen.type("make up\r")
-            screen.wait_for("--wait\n$", 120)
+            screen.wait_for("documentation at", 120)
             screen.type("curl -w '\\n' http://127.0.0.1:8000/health\r")
             screen.wait_for('{"status":"healthy"}')
             screen.type("curl -w '\\n' http://127.0.0.1:8000/hello/Ada\r")
