@@ -29,11 +29,11 @@ test: $(UV) ## Run all tests, or some: make test ARGS="tests/render -k port"; st
 
 .PHONY: fuzz
 fuzz: $(UV) ## Try N random answer sets: make fuzz N=5000
-	$(RIG) run env FUZZ_EXAMPLES=$(or $(N),500) uv run pytest -rP tests/fuzz
+	$(RIG) run env FUZZ_EXAMPLES=$(or $(N),500) uv run pytest --timeout=0 -rP tests/fuzz
 
 .PHONY: fuzz-updates
 fuzz-updates: $(UV) ## Try N random histories of a service and an update: make fuzz-updates N=2000
-	FUZZ_UPDATES=$(or $(N),200) uv run pytest tests/update/test_users_work.py
+	FUZZ_UPDATES=$(or $(N),200) uv run pytest --timeout=0 --capture=no tests/update/test_users_work.py
 
 .PHONY: bench
 bench: $(UV) ## Measure what the image and the process cost, as ratios

@@ -57,7 +57,7 @@ class Server:
         where = ("-h", self.folder, "-p", str(self.port), "-U", "postgres", "-d", database)
         commands = [f"--command={statement}" for statement in statements]
         command: list[str | Path] = [self.programs / "psql", *where, "-Atq", *commands]
-        return subprocess.run(command, check=check, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(command, check=check, capture_output=True, text=True, timeout=60).stdout.strip()
 
     def hold(self, statement: str) -> subprocess.Popen[bytes]:
         """Start a statement and return when it runs."""
@@ -95,7 +95,7 @@ class Server:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        self.process.wait()
+        self.process.wait(60)
 
 
 class Service(Gunicorn):

@@ -146,6 +146,7 @@ def test_an_update_loses_nothing_that_a_user_wrote(base: Path, original: Path, m
     @settings(max_examples=HISTORIES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(histories(sorted(source)))
     def history(story: dict[str, Any]) -> None:
+        print(f"\r{outcomes.total()} of {HISTORIES} histories", end="", flush=True)
         template, service = memory / "template", memory / "service"
         shutil.rmtree(template, ignore_errors=True)
         shutil.rmtree(service, ignore_errors=True)
@@ -189,7 +190,7 @@ def test_an_update_loses_nothing_that_a_user_wrote(base: Path, original: Path, m
         assert recorded == yaml.safe_load(before[TOOLS]) | story["answers"] | {"_commit": NEWER}
 
     history()
-    print("histories:", dict(outcomes))
+    print("\rhistories:", dict(outcomes))
 
 
 def test_an_update_conflict_is_shown_and_cannot_be_committed_unnoticed(base: Path, tmp_path: Path) -> None:
