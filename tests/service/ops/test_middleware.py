@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pytest
 import structlog
-from fastapi import BackgroundTasks, Body, FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, BackgroundTasks, Body, FastAPI, Form, HTTPException, Request, UploadFile, WebSocket
 from fastapi.responses import Response, StreamingResponse
 from fastapi.testclient import TestClient
 from my_service.ops.app import create_app
@@ -147,6 +147,29 @@ def test_a_request_is_logged_once_with_its_route(service_client: TestClient, log
     assert (line["method"], line["path"], line["route"], line["status"]) == ("GET", "/items/7", "/items/{number}", 200)
     assert line["duration_ms"] >= 0
     assert "secret" not in str(line)
+
+
+def test_the_logged_route_has_the_prefixes_of_its_routers(
+    service: FastAPI, service_client: TestClient, log_lines: LogLines
+) -> None:
+    inner, outer = APIRouter(prefix="/inner"), APIRouter()
+
+    @inner.get("/items/{number}")
+    async def item(number: int) -> int:
+        return number
+
+    @inner.websocket("/chat/{room}")
+    async def chat(socket: WebSocket, room: str) -> None:
+        await socket.accept()
+        await socket.close()
+
+    outer.include_router(inner)
+    service.include_router(outer, prefix="/v1")
+    service_client.get("/v1/inner/items/7")
+    with service_client.websocket_connect("/v1/inner/chat/tea"):
+        pass
+    routes = [line["route"] for line in log_lines() if line["event"] in ("request", "websocket")]
+    assert routes == ["/v1/inner/items/{number}", "/v1/inner/chat/{room}"]
 
 
 @pytest.mark.parametrize("path", [HEALTH_PATH, VERSION_PATH])
