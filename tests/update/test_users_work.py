@@ -146,7 +146,7 @@ def test_an_update_loses_nothing_that_a_user_wrote(base: Path, original: Path, m
     @settings(max_examples=HISTORIES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(histories(sorted(source)))
     def history(story: dict[str, Any]) -> None:
-        print(f"\r{outcomes.total()} of {HISTORIES} histories", end="", flush=True)
+        print(f"\r{outcomes.total() - outcomes['interrupted']} of {HISTORIES} histories", end="", flush=True)
         template, service = memory / "template", memory / "service"
         shutil.rmtree(template, ignore_errors=True)
         shutil.rmtree(service, ignore_errors=True)
