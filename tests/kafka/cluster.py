@@ -152,7 +152,3 @@ class Service(Gunicorn):
     def consumers(self) -> set[int]:
         """Return the process ids of those who have handled orders."""
         return {int(line.split()[1]) for line in self.handled_file.read_text().splitlines()}
-
-    def log(self) -> list[dict[str, Any]]:
-        """Return the lines of the log; a line that is not one JSON object is an error."""
-        return [json.loads(line) for line in self.log_file.read_text().splitlines()]

@@ -60,7 +60,7 @@ def test_whatever_a_validator_raises_makes_a_dead_letter(broker: Broker, service
 def test_the_request_id_of_a_message_is_in_the_log(broker: Broker, service: Service) -> None:
     broker.send(b'{"number": 3000}', header=("x-request-id", b"abc-3000"))
     wait_until(
-        lambda: any(line.get("request_id") == "abc-3000" for line in service.log() if line["event"] == "message")
+        lambda: any(line.get("request_id") == "abc-3000" for line in service.events() if line["event"] == "message")
     )
 
 
@@ -77,7 +77,7 @@ def test_a_failing_message_is_tried_three_times_and_the_next_ones_are_handled(br
     wait_until(lambda: {2, 3} <= set(service.handled()))
     _, headers = broker.dead_letter(b'{"number": 1, "fails": 9}')
     assert headers["dead-letter-reason"] == b"RuntimeError('no stock for 1')"
-    tries = [line for line in service.log() if line["event"] == "the handler failed"]
+    tries = [line for line in service.events() if line["event"] == "the handler failed"]
     assert [line["attempt"] for line in tries if "no stock for 1" in line["exception"]] == [1, 2, 3]
     assert 1 not in service.handled()
 
@@ -93,7 +93,7 @@ def test_a_message_that_exceeds_the_handler_timeout_fails(broker: Broker, servic
 def test_a_worker_whose_consumer_has_ended_is_replaced(broker: Broker, service: Service) -> None:
     before = service.consumers()
     broker.order(4000, ends=True)
-    wait_until(lambda: any(line["level"] == "critical" for line in service.log()))
+    wait_until(lambda: any(line["level"] == "critical" for line in service.events()))
     broker.order(4001)
     wait_until(lambda: 4001 in service.handled())
     assert len(service.consumers() - before) == 1
@@ -105,7 +105,7 @@ def test_a_message_in_progress_is_finished_before_the_stop(broker: Broker, servi
     service.start()
     broker.order(6, seconds=6)  # longer than DRAIN_SECONDS and what is left for the lifespan
     broker.producer.flush()
-    wait_until(lambda: any(line.get("number") == 6 for line in service.log()))
+    wait_until(lambda: any(line.get("number") == 6 for line in service.events()))
     service.stop()
     assert 6 in service.handled()
     service.start()

@@ -77,7 +77,7 @@ def test_a_service_starts_without_kafka_and_catches_up_when_it_comes(broker: Bro
     time.sleep(3)
     assert service.is_healthy()
     assert service.handled() == []
-    assert any(line["event"] == "Kafka is away" for line in service.log())
+    assert any(line["event"] == "Kafka is away" for line in service.events())
     broker.come_back()
     wait_until(lambda: sorted(service.handled()) == list(range(100)))
 
@@ -99,7 +99,7 @@ def test_a_dead_letter_that_cannot_be_written_holds_up_its_partition_alone(broke
     broker.send(b'{"number": "stuck"}', partition=0)
     broker.send(b'{"number": 0}', partition=0)
     service.start()
-    wait_until(lambda: "no dead letter can be written" in [line["event"] for line in service.log()])
+    wait_until(lambda: "no dead letter can be written" in [line["event"] for line in service.events()])
     for partition in (1, 2, 3):
         broker.send(b'{"number": %d}' % partition, partition=partition)
     wait_until(lambda: sorted(service.handled()) == [1, 2, 3])
@@ -122,7 +122,7 @@ def test_a_service_stops_in_time_without_kafka(
         service.start()
     time.sleep(2)
     assert service.stop() < 8  # DRAIN_SECONDS is 1, and the lifespan has FLUSH, 5 seconds
-    assert "stopped" in [line["event"] for line in service.log()]
+    assert "stopped" in [line["event"] for line in service.events()]
 
 
 def test_workers_share_the_partitions_and_take_over_those_of_a_killed_one(

@@ -1,12 +1,10 @@
 """What the service's server does differently from Uvicorn's, under Gunicorn."""
 
-import json
 import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -63,13 +61,13 @@ def post_fork(server: Arbiter, worker: object) -> None:
 class Service(Gunicorn):
     """A running service."""
 
-    def __init__(self, repository: Path, log: Path) -> None:
+    def __init__(self, repository: Path, log_file: Path) -> None:
         self.repository = repository
-        self.log = log
+        self.log_file = log_file
         self.port = free_port()
 
     def begin(self, **settings: str) -> None:
-        self.launch("my_service.main:app", self.port, self.repository, self.log, {"PYTHONPATH": "src", **settings})
+        self.launch("my_service.main:app", self.port, self.repository, self.log_file, {"PYTHONPATH": "src", **settings})
 
     def start(self, **settings: str) -> None:
         self.begin(**settings)
@@ -82,9 +80,6 @@ class Service(Gunicorn):
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall("".join(f"{request}\r\n" for request in requests).encode())
             return b"".join(iter(lambda: connection.recv(65536), b""))
-
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +123,7 @@ def test_the_lifespan_closes_what_it_holds_after_cancelled_requests_have_rolled_
     service.start(DRAIN_SECONDS="1", GRACEFUL_TIMEOUT="8")  # leaves requests 1 s
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(service.send, "/work")
-        wait_until(lambda: "begun" in service.log.read_text())
+        wait_until(lambda: "begun" in service.log_file.read_text())
         service.stop()
         assert b"503 Service Unavailable" in answer.result()
     events = [event["event"] for event in service.events()]
@@ -137,7 +132,7 @@ def test_the_lifespan_closes_what_it_holds_after_cancelled_requests_have_rolled_
 
 def test_a_stop_does_not_wait_for_a_worker_that_has_just_been_forked(service: Service) -> None:
     service.begin(SLOW_WORKER="2")
-    wait_until(lambda: "Booting worker" in service.log.read_text())
+    wait_until(lambda: "Booting worker" in service.log_file.read_text())
     assert service.stop() < 10  # not the whole of the graceful timeout
 
 
