@@ -39,8 +39,9 @@ def python_image(image: str, version: str) -> None:
         folder.mkdir()
     for file in (root / "etc/hosts", root / "etc/resolv.conf", library / "EXTERNALLY-MANAGED"):
         file.unlink(missing_ok=True)
-    for folder in [library / "test", *root.rglob("__pycache__")]:  # as in the official image
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(library / "test")  # the official image has none, and no bytecode
+    for folder in list(root.rglob("__pycache__")):
+        shutil.rmtree(folder)
     for link in ("python", "python3", f"python{version}"):
         (root / "usr/local/bin" / link).symlink_to(f"/usr/bin/python{version}")
     if CA.exists():
