@@ -87,7 +87,7 @@ def test_no_request_is_lost_when_workers_are_recycled(probe: str, tell: Callable
             while container.events().count("started") < int(workers) + 3:
                 assert time.monotonic() < end, "too few workers have been recycled"
                 time.sleep(1)
-        tell(f"{load.sent} requests sent, {len(load.lost)} lost while workers were recycled, {workers} running")
+        tell(f"{load.sent} requests sent, {len(load.lost)} lost with MAX_REQUESTS and {workers} worker(s)")
         assert load.lost == []
 
 
