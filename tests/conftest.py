@@ -88,7 +88,9 @@ def render(copie_session: Any, template: Path) -> Render:
         assert not unknown, f"no question is called {unknown}"
         result = copie_session.copy(extra_answers=answers, template_dir=template)
         assert result.exit_code == 0, result.exception
-        return Path(result.project_dir)
+        path = Path(result.project_dir)
+        # Compose names projects after folders, which each worker of pytest-xdist would call the same.
+        return path.rename(path.with_name(f"{path.name}-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"))
 
     return render
 
@@ -130,23 +132,29 @@ def port_8000(engine: None) -> Iterator[None]:
 
 
 # Tests that take minutes: they come first, so that none of them runs alone at the end.
-LONG = ("tests/fuzz/", "tests/kafka/test_outages.py", "tests/update/test_users_work.py")
+LONG = ("tests/fuzz/", "tests/container/", "tests/kafka/test_outages.py", "tests/update/test_users_work.py")
 
 
-class ContainersTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """One worker gets tests/container/: Compose names projects after folders, which two workers would share.
+class FilesOfContainersTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """One worker gets a file of tests/container/, whose tests share a port; the other tests are dealt out one by one.
 
-    The other tests are dealt out one by one. pytest-xdist 3.8 has a mark for this, which does nothing under pytest 9.2.
+    pytest-xdist 3.8 has a mark for this, which does nothing under pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "containers" if nodeid.startswith("tests/container/") else nodeid
+        return nodeid.partition("::")[0] if nodeid.startswith("tests/container/") else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ContainersTogether:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfContainersTogether:
     """Deal out the tests by the class above."""
-    return ContainersTogether(config, log)
+    return FilesOfContainersTogether(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Take two workers for each CPU: half of the time a test waits for a container."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_configure() -> None:

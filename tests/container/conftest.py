@@ -56,6 +56,6 @@ def image() -> Iterator[str]:
 @pytest.fixture
 def default_repository(default: Path, tmp_path: Path) -> Path:
     """A copy of the default repository, the test's own to write to."""
-    copy = tmp_path / "my-service"
+    copy = tmp_path / default.name
     shutil.copytree(default, copy)
     return copy

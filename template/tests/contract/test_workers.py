@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -11,24 +11,18 @@ from .load import Load
 from .task import MEMORY
 
 
-def ask_in_vain(container: Container, path: str) -> None:
+def ask_in_vain(container: Container, path: str, **headers: str) -> None:
     """Send a request that no worker survives."""
     with pytest.raises(UNANSWERED):
-        container.ask(path)
+        container.ask(path, **headers)
 
 
-def block(container: Container, pool: Executor) -> None:
-    """Block a worker's event loop."""
-    pool.submit(ask_in_vain, container, "/contract/block/60")
-    time.sleep(0.5)
-
-
-def kill(container: Container, pool: Executor) -> None:
+def kill(container: Container) -> None:
     """Kill a worker."""
     container.kill_worker()
 
 
-def exhaust(container: Container, pool: Executor) -> None:
+def exhaust(container: Container) -> None:
     """Have the kernel kill a worker that takes all memory."""
     ask_in_vain(container, "/contract/hoard")
 
@@ -43,52 +37,61 @@ def answering_workers(container: Container) -> set[int]:
     return seen
 
 
-@pytest.mark.parametrize("harm", [block, kill, exhaust])
-def test_a_lost_worker_is_replaced_while_the_other_serves(
-    probe: str, harm: Callable[[Container, Executor], None]
-) -> None:
-    two = {"WEB_CONCURRENCY": "2", "TIMEOUT": "2"}
-    with serving(probe, two, memory=min(MEMORY, 2048)) as container, ThreadPoolExecutor() as pool:
+def check_that_the_other_serves(container: Container) -> None:
+    """Send requests, which all must be answered."""
+    assert {container.ask("/contract/pid").status for _ in range(50)} == {200}
+
+
+@pytest.mark.parametrize("harm", [kill, exhaust])
+def test_a_lost_worker_is_replaced_while_the_other_serves(probe: str, harm: Callable[[Container], None]) -> None:
+    with serving(probe, {"WEB_CONCURRENCY": "2"}, memory=min(MEMORY, 2048)) as container:
         before = answering_workers(container)
-        harm(container, pool)
-        assert {container.ask("/contract/pid").status for _ in range(50)} == {200}
-        after = answering_workers(container)
-        assert len(before & after) == 1
+        harm(container)
+        check_that_the_other_serves(container)
+        assert len(before & answering_workers(container)) == 1
         assert container.state()["Status"] == "running"
 
 
-def test_a_worker_that_hangs_leaves_its_stack_and_the_request_id(probe: str) -> None:
-    with serving(probe, {"WEB_CONCURRENCY": "1", "TIMEOUT": "2", "DRAIN_SECONDS": "0"}) as container:
-        with pytest.raises(UNANSWERED):
-            container.ask("/contract/block/60", X_Request_ID="the-one")
+def test_a_worker_that_hangs_leaves_its_stack_and_the_request_id_and_is_replaced(probe: str) -> None:
+    with serving(probe, {"WEB_CONCURRENCY": "2", "TIMEOUT": "2"}) as container, ThreadPoolExecutor() as pool:
+        before = answering_workers(container)
+        pool.submit(ask_in_vain, container, "/contract/block/60", X_Request_ID="the-one")
+        time.sleep(0.5)
+        check_that_the_other_serves(container)
         line = container.logged(lambda line: line["event"] == "the worker hangs and is aborted")
         assert line["request_id"] == "the-one"
         assert "time.sleep(seconds)" in line["stack"]
+        assert len(before & answering_workers(container)) == 1
 
 
 def test_a_worker_that_cannot_start_is_tried_again_while_the_other_serves(probe: str) -> None:
-    two = {"WEB_CONCURRENCY": "2", "CONTRACT_FAILURE": "later"}
-    with serving(probe, two) as container:
+    with serving(probe, {"WEB_CONCURRENCY": "2", "CONTRACT_FAILURE": "later"}) as container:
         before = answering_workers(container)
         container.ask("/contract/down", "POST")
         container.kill_worker()
         container.logged(lambda line: line["event"] == "a worker cannot start and is tried again")
-        assert {container.ask("/contract/pid").status for _ in range(50)} == {200}
+        check_that_the_other_serves(container)
         container.ask("/contract/back", "POST")
         assert len(before & answering_workers(container)) == 1
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_no_request_is_lost_when_workers_are_recycled(probe: str, tell: Callable[[str], None], workers: str) -> None:
-    environment = {"WEB_CONCURRENCY": workers, "MAX_REQUESTS": "100", "DRAIN_SECONDS": "0"}
-    with serving(probe, environment) as container:
-        with Load(container) as load:
-            end = time.monotonic() + 30
-            while container.events().count("started") < int(workers) + 3:
-                assert time.monotonic() < end, "too few workers have been recycled"
-                time.sleep(1)
-        tell(f"{load.sent} requests sent, {len(load.lost)} lost with MAX_REQUESTS and {workers} worker(s)")
-        assert load.lost == []
+def recycle_under_load(image: str, workers: int) -> Load:
+    """Send requests until three workers have been recycled."""
+    environment = {"WEB_CONCURRENCY": str(workers), "MAX_REQUESTS": "100", "DRAIN_SECONDS": "0"}
+    with serving(image, environment) as container, Load(container) as load:
+        end = time.monotonic() + 30
+        while container.events().count("started") < workers + 3:
+            assert time.monotonic() < end, "too few workers have been recycled"
+            time.sleep(0.2)
+    return load
+
+
+def test_no_request_is_lost_when_workers_are_recycled(probe: str, tell: Callable[[str], None]) -> None:
+    with ThreadPoolExecutor() as pool:
+        loads = list(pool.map(lambda workers: recycle_under_load(probe, workers), [1, 2]))
+    lost = [reason for load in loads for reason in load.lost]
+    tell(f"{sum(load.sent for load in loads)} requests sent, {len(lost)} lost with MAX_REQUESTS")
+    assert lost == []
 
 
 def test_a_worker_keeps_an_idle_connection_longer_than_the_load_balancer_does(late_answer: Future[int]) -> None:
