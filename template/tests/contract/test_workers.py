@@ -11,10 +11,10 @@ from .load import Load
 from .task import MEMORY
 
 
-def ask_in_vain(container: Container, path: str, **headers: str) -> None:
+def ask_in_vain(container: Container, path: str, request_id: str = "") -> None:
     """Send a request that no worker survives."""
     with pytest.raises(UNANSWERED):
-        container.ask(path, **headers)
+        container.ask(path, X_Request_ID=request_id)
 
 
 def kill(container: Container) -> None:
@@ -55,7 +55,7 @@ def test_a_lost_worker_is_replaced_while_the_other_serves(probe: str, harm: Call
 def test_a_worker_that_hangs_leaves_its_stack_and_the_request_id_and_is_replaced(probe: str) -> None:
     with serving(probe, {"WEB_CONCURRENCY": "2", "TIMEOUT": "2"}) as container, ThreadPoolExecutor() as pool:
         before = answering_workers(container)
-        pool.submit(ask_in_vain, container, "/contract/block/60", X_Request_ID="the-one")
+        pool.submit(ask_in_vain, container, "/contract/block/60", "the-one")
         time.sleep(0.5)
         check_that_the_other_serves(container)
         line = container.logged(lambda line: line["event"] == "the worker hangs and is aborted")
