@@ -102,10 +102,13 @@ KAFKA_CLOUDFORMATION = [
 
 
 # Runs a test file for each `[file, value, broken]` of stdin, with that value replaced, and prints the exit codes.
-# A fork for each, because what takes the time is to import pytest and the application.
+# A fork for each, because what takes the time is to import pytest, its plugins and the application.
 EACH = """
-import json, os, pathlib, sys
-import fastapi, pydantic_settings, pytest
+import contextlib, json, os, pathlib, sys
+sys.path.insert(0, "src")
+import anyio.pytest_plugin, fastapi.testclient, my_service.main, pytest, pytest_cov.plugin, yaml
+with contextlib.suppress(ImportError):
+    import jsonschema  # of the manifest's test
 
 def run():
     child = os.fork()
