@@ -20,6 +20,8 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.commands import run
 from tests.support.template import ANSWERS, COMPUTED, NEWEST, QUESTIONS, ROOT, Render
 
+PORT_8000 = Path(tempfile.gettempdir(), "copier-fastapi-ecs-port-8000.lock")  # the same for all workers
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -58,6 +60,18 @@ def fast() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def memory(own_configuration: None) -> Iterator[Path]:
+    """Have temporary files in memory where there is enough of it: for each update Copier clones the template thrice."""
+    shared = Path("/dev/shm")
+    roomy = shared.is_dir() and shutil.disk_usage(shared).free > 2**30
+    with tempfile.TemporaryDirectory(dir=shared if roomy else None) as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o755)  # PostgreSQL is another user
+        patch.setattr(tempfile, "tempdir", folder)
+        patch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of this repository whose newest version is the working tree, changes and all."""
@@ -68,16 +82,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("git", "reset", "--quiet", "--hard", cwd=clone)
     run("git", "tag", NEWEST, cwd=clone)
     return clone
-
-
-@pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for very many files, Copier's own too; in memory where there is enough of it, which is twice as fast."""
-    shared = Path("/dev/shm")
-    roomy = shared.is_dir() and shutil.disk_usage(shared).free > 2**30
-    with tempfile.TemporaryDirectory(dir=shared if roomy else None) as folder:
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +131,7 @@ def engine() -> None:
 @pytest.fixture
 def port_8000(engine: None) -> Iterator[None]:
     """The README's port and service name: tests that run side by side take turns with them."""
-    with Path(tempfile.gettempdir(), "copier-fastapi-ecs-port-8000.lock").open("w") as file:
+    with PORT_8000.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -154,8 +158,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfConta
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Take two workers for each CPU: half of the time a test waits for a container."""
-    return 2 * (os.cpu_count() or 1)
+    """Take one worker more than CPUs: a fifth of the time a test waits."""
+    return 1 + (os.cpu_count() or 1)
 
 
 def pytest_configure() -> None:
