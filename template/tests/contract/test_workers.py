@@ -55,13 +55,15 @@ def test_a_lost_worker_is_replaced_while_the_other_serves(probe: str, harm: Call
 def test_a_worker_that_hangs_leaves_its_stack_and_the_request_id_and_is_replaced(probe: str) -> None:
     with serving(probe, {"WEB_CONCURRENCY": "2", "TIMEOUT": "2"}) as container, ThreadPoolExecutor() as pool:
         before = answering_workers(container)
-        pool.submit(ask_in_vain, container, "/contract/block/60", "the-one")
+        hanging = pool.submit(ask_in_vain, container, "/contract/block/60", "the-one")
         time.sleep(0.5)
         check_that_the_other_serves(container)
         line = container.logged(lambda line: line["event"] == "the worker hangs and is aborted")
         assert line["request_id"] == "the-one"
         assert "time.sleep(seconds)" in line["stack"]
+        hanging.result()
         assert len(before & answering_workers(container)) == 1
+        assert container.state()["Status"] == "running"
 
 
 def test_a_worker_that_cannot_start_is_tried_again_while_the_other_serves(probe: str) -> None:
