@@ -8,7 +8,7 @@ from types import FrameType
 
 from tests import rig
 from tests.rig import engine, images, registry
-from tests.rig.machine import CACHE, STATE, Daemon, RigError, commands, end_group, lock, remove, say, started, unmount
+from tests.rig.machine import RigError, lock, say, started
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 def up() -> bool:
     """Make all available, and say what cannot be had; without an engine there is nothing else."""
     complete = True
-    for part in (engine, registry, images):
+    for part in (engine, images, registry):
         try:
             part.up()
         except RigError as error:
@@ -25,16 +25,6 @@ def up() -> bool:
             if part is engine:
                 break
     return complete
-
-
-def down(daemons: list[Daemon]) -> None:
-    """Stop these; after the last of ours, remove what they needed while they ran."""
-    engine.clean_up()
-    for daemon in [daemon for daemon in daemons if daemon.recorded]:
-        engine.stop() if daemon is engine.daemon else daemon.stop()
-    if not list(STATE.glob("*.pid")):
-        remove(STATE)
-        unmount(CACHE)
 
 
 def run(command: list[str]) -> int:
@@ -57,13 +47,12 @@ def run(command: list[str]) -> int:
             signal.signal(number, signal.SIG_IGN)
         if started:
             with lock():
-                down(started)
+                for stop in reversed(started):
+                    stop()
 
 
 def interrupted(number: int, _: FrameType | None) -> None:
-    """End what is being done, then this process."""
-    for process in list(commands):
-        end_group(process)
+    """End this process, and what it runs."""
     raise SystemExit(128 + number)
 
 
@@ -76,7 +65,8 @@ def main(arguments: list[str]) -> int:
             return 0 if up() else 1
     if arguments == ["down"]:
         with lock():
-            down([registry.container, registry.daemon, engine.daemon])
+            registry.down()
+            engine.down()
         return 0
     if arguments[:1] == ["run"] and arguments[1:]:
         return run(arguments[1:])

@@ -9,10 +9,7 @@ from pathlib import Path
 
 from tests.rig.machine import CACHE, RigError, run, say
 
-SUITES = (
-    "forky",
-    "trixie",
-)  # newest engine first: trixie's has no `docker build --check`
+SUITES = ("forky", "trixie")  # newest engine first: trixie's has no `docker build --check`
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -23,16 +20,17 @@ def can_start() -> bool:
     return False
 
 
+def codename() -> str:
+    """Return the name of this machine's Debian release."""
+    names: list[str] = re.findall(r"^VERSION_CODENAME=(.*)$", Path("/etc/os-release").read_text(), re.MULTILINE)
+    return names[0]
+
+
 def mirror() -> str:
     """Return where this machine has its own Debian packages from, in whichever format its sources are written."""
     printed = run("apt-get", "--print-uris", "update")
     addresses: list[str] = re.findall(rf"^'(.*)/dists/{codename()}/InRelease'", printed, re.MULTILINE)
     return min(addresses)
-
-
-def codename() -> str:
-    """Return the name of this machine's Debian release."""
-    return run("sed", "--quiet", "s/^VERSION_CODENAME=//p", "/etc/os-release").strip()
 
 
 def apt_get(suite: str, log: Path, *arguments: str) -> None:
@@ -42,17 +40,14 @@ def apt_get(suite: str, log: Path, *arguments: str) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     lines = {f"deb [signed-by={KEYRING}] {mirror()} {name} main\n" for name in (suite, codename())}
     (folder / "sources/debian.list").write_text("".join(sorted(lines)))
-    (folder / "preferences").write_text(f"Package: *\nPin: release n={suite}\nPin-Priority: 100\n")
     options = {
         "Dir::Etc::SourceList": os.devnull,
         "Dir::Etc::SourceParts": folder / "sources",
-        "Dir::Etc::Preferences": folder / "preferences",
-        "Dir::Etc::PreferencesParts": os.devnull,
         "Dir::State::Lists": folder / "lists",
+        "APT::Default-Release": codename(),
         "APT::Update::Error-Mode": "any",
         "APT::Sandbox::User": "root",
         "Acquire::Check-Valid-Until": "false",  # a mirror may lag behind; the signature still counts
-        "Dpkg::Use-Pty": "0",
     }
     flags = [f"-o={name}={value}" for name, value in options.items()]
     run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *flags, *arguments, log=log)
@@ -69,7 +64,7 @@ def install(suite: str, *packages: str) -> None:
         raise RigError(f"{packages[0]} does not install; see {log}") from None
 
 
-def need(command: str, package: str) -> None:
-    """Install the package where the command is missing."""
-    if not shutil.which(command):
-        install(SUITES[0], package)
+def need(*commands: str) -> None:
+    """Install the packages of the same name where a command is missing."""
+    if missing := [command for command in commands if not shutil.which(command)]:
+        install(SUITES[0], *missing)

@@ -2,16 +2,31 @@
 
 import os
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 from tests.rig.debian import SUITES, can_start, install
-from tests.rig.machine import CACHE, STATE, Daemon, RigError, mounts, run, say, succeeds, wait_until
+from tests.rig.machine import (
+    CACHE,
+    STATE,
+    RigError,
+    mounts,
+    remove,
+    run,
+    say,
+    started,
+    succeeds,
+    unmount,
+    wait_until,
+)
 
 SOCKET = os.environ.get("RIG_SOCKET", "unix:///var/run/docker.sock")
-ENGINE = ("docker.io", "docker-cli", "docker-buildx", "docker-compose")
+PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-compose")
 TOOLS = ("iptables", "debootstrap", "docker-registry", "tini-static")
-
-daemon = Daemon("dockerd")
+RECORD = STATE / "dockerd.pid"  # any later rig can find and stop the engine
+LOG = STATE / "dockerd.log"
 
 
 def answers() -> bool:
@@ -28,9 +43,21 @@ def up() -> None:
     install_engine()
     if answers():  # where there is an init, the package starts it
         return
-    say("starting Docker Engine")
-    stop()  # one that hangs
+    end()  # one that hangs
     start()
+
+
+def down() -> None:
+    """Stop our engine with its containers; another engine is not touched, whatever DOCKER_HOST says."""
+    if not RECORD.exists():
+        return
+    if not alive() and mounts(CACHE) and not answers():
+        # It was killed. When it starts again, it ends the containers that it had.
+        with suppress(RigError):
+            start()
+    end()
+    remove(STATE)
+    unmount(CACHE)
 
 
 def install_engine() -> None:
@@ -40,7 +67,7 @@ def install_engine() -> None:
         return
     for suite in SUITES:
         try:
-            return install(suite, *TOOLS, *(f"{name}/{suite}" for name in ENGINE))
+            return install(suite, *TOOLS, *(f"{name}/{suite}" for name in PACKAGES))
         except RigError as error:
             say(str(error))
     raise RigError("Docker Engine does not install")
@@ -48,36 +75,42 @@ def install_engine() -> None:
 
 def start() -> None:
     """Start the engine and wait for it."""
+    say("starting Docker Engine")
+    STATE.mkdir(parents=True, exist_ok=True)
     pid = STATE / "docker.pid"
     pid.unlink(missing_ok=True)  # a killed engine's; the next would not start if another program had that process id
-    arguments = [f"--host={SOCKET}", f"--pidfile={pid}", f"--exec-root={STATE}/exec", f"--data-root={CACHE}/docker"]
+    command = ["dockerd", f"--host={SOCKET}", f"--pidfile={pid}", f"--exec-root={STATE}/exec"]
+    command += [f"--data-root={CACHE}/docker", "--default-address-pool=base=172.16.0.0/12,size=24"]
     if os.environ.get("CONTAINERD_IMAGE_STORE"):
-        arguments.append("--feature=containerd-snapshotter=true")
-    daemon.start(*arguments, "--default-address-pool=base=172.16.0.0/12,size=24")
-    wait_until(lambda: answers() or not daemon.alive())
-    if not daemon.alive() or not answers():
-        raise RigError(f"Docker Engine does not start; see {daemon.log}")
+        command.append("--feature=containerd-snapshotter=true")
+    with LOG.open("w") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    RECORD.write_text(f"{process.pid}\n")
+    started.append(down)
+    if not wait_until(lambda: answers() or not alive()) or not answers():
+        raise RigError(f"Docker Engine does not start; see {LOG}")
     # What an interrupted run left. A network each takes an address range, until none is left.
     for what in ("container", "network"):
         run("docker", f"--host={SOCKET}", what, "prune", "--force")
 
 
-def stop() -> None:
-    """Stop our engine with its containers; another engine is not touched, whatever DOCKER_HOST says."""
-    if daemon.alive():
-        try:
-            if containers := run("docker", f"--host={SOCKET}", "ps", "--quiet").split():
-                run("docker", f"--host={SOCKET}", "kill", *containers)
-        except subprocess.CalledProcessError:
-            say("some containers could not be stopped")
-    daemon.stop()
+def alive() -> bool:
+    """Return whether our engine runs. Its process id may be another program's by now."""
+    with suppress(OSError):
+        command = Path("/proc", RECORD.read_text().strip(), "cmdline").read_bytes()
+        return command.startswith(b"dockerd\0") and f"{STATE}/".encode() in command
+    return False
 
 
-def clean_up() -> None:
-    """End the containers of our engine if it was killed: it does so itself when it starts again."""
-    if daemon.recorded and not daemon.alive() and mounts(CACHE) and not answers():
-        say("cleaning up after an engine that was killed")
-        try:
-            start()
-        except RigError as error:
-            say(str(error))
+def end() -> None:
+    """Stop our engine's containers and its process."""
+    if not alive():
+        return
+    say("stopping Docker Engine")
+    with suppress(subprocess.CalledProcessError):
+        if containers := run("docker", f"--host={SOCKET}", "ps", "--quiet").split():
+            run("docker", f"--host={SOCKET}", "kill", *containers)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        os.kill(int(RECORD.read_text()), number)
+        if wait_until(lambda: not alive()):
+            break

@@ -1,40 +1,14 @@
-"""The registry: Debian's package where the rig can install it, else a container."""
+"""The registry, a container."""
 
+import subprocess
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 
-from tests.rig.debian import can_start, need
-from tests.rig.machine import STATE, Daemon, RigError, run, say, started, succeeds, wait_until
+from tests.rig.images import REGISTRY
+from tests.rig.machine import STATE, RigError, run, say, started, succeeds, wait_until
 
 ADDRESS = "127.0.0.1:5000"
-IMAGE = "docker.io/library/registry:3.0.0"
-CONTAINER = "copier-fastapi-ecs-registry"
-CONFIGURATION = """\
-version: 0.1
-log: {{level: error}}
-storage: {{filesystem: {{rootdirectory: {state}/registry}}, delete: {{enabled: true}}}}
-http: {{addr: "{address}"}}
-"""
-
-
-class Container(Daemon):
-    """The registry as a container, recorded like a daemon."""
-
-    def start(self, *arguments: str | Path) -> None:
-        self.stop()
-        run("docker", "run", "--detach", f"--name={CONTAINER}", f"--publish={ADDRESS}:5000", IMAGE)
-        self.file.touch()
-        started.append(self)
-
-    def stop(self) -> None:
-        if not succeeds("docker", "rm", "--force", "--volumes", CONTAINER):
-            say("the registry's container stays")
-        self.file.unlink(missing_ok=True)
-
-
-daemon = Daemon("docker-registry")
-container = Container("registry-container")
+OURS = f"rig-state={STATE}"  # another rig's is left alone
 
 
 def answers() -> bool:
@@ -51,16 +25,19 @@ def up() -> None:
     """Make a registry available."""
     if answers():
         return
-    if can_start():
-        need("docker-registry", "docker-registry")
-        if answers():  # where there is an init, the package starts it
-            return
-    chosen = daemon if can_start() else container
     say(f"starting a registry on {ADDRESS}")
-    STATE.mkdir(parents=True, exist_ok=True)
-    configuration = STATE / "registry.yml"
-    configuration.write_text(CONFIGURATION.format(state=STATE, address=ADDRESS))
-    chosen.stop()  # one that hangs
-    chosen.start("serve", configuration)
+    down()  # one that hangs
+    started.append(down)
+    try:
+        run("docker", "run", "--detach", "--rm", f"--label={OURS}", f"--publish={ADDRESS}:5000", REGISTRY)
+    except subprocess.CalledProcessError:
+        raise RigError("the registry does not start") from None
     if not wait_until(answers):
-        raise RigError(f"the registry does not answer; see {chosen.log}")
+        raise RigError("the registry does not answer")
+
+
+def down() -> None:
+    """Stop our registry."""
+    if succeeds("docker", "version"):
+        for container in run("docker", "ps", "--all", "--quiet", f"--filter=label={OURS}").split():
+            succeeds("docker", "rm", "--force", "--volumes", container)
