@@ -172,6 +172,18 @@ def test_the_logged_route_has_the_prefixes_of_its_routers(
     assert routes == ["/v1/inner/items/{number}", "/v1/inner/chat/{room}"]
 
 
+def test_the_logged_route_of_a_mounted_application_begins_where_it_is_mounted(
+    service: FastAPI, service_client: TestClient, log_lines: LogLines
+) -> None:
+    mounted = FastAPI()
+    add_routes(mounted)
+    service.mount("/v1", mounted)
+    for path in ("/v1/items/7", "/v1/missing", "/missing"):
+        service_client.get(path)
+    routes = [line["route"] for line in log_lines() if line["event"] == "request"]
+    assert routes == ["/v1/items/{number}", "/v1", None]
+
+
 @pytest.mark.parametrize("path", [HEALTH_PATH, VERSION_PATH])
 def test_a_successful_health_check_is_not_logged(service_client: TestClient, log_lines: LogLines, path: str) -> None:
     assert service_client.get(path).status_code == 200
