@@ -87,9 +87,13 @@ def delete_what_the_changelog_says(service: Path) -> None:
 def test_a_service_of_every_release_passes_its_checks_after_an_update(
     template: Path, released: list[str], copy: Copy, chosen: dict[str, Any]
 ) -> None:
+    checked: list[dict[str, str]] = []
     for version in released:
         service = updated(template, copy, version, {"python_version": PYTHON} | chosen)
         delete_what_the_changelog_says(service)
+        if (files := tree(service)) in checked:  # equal files pass equal checks
+            continue
+        checked.append(files)
         commit(service)
         assert " passed" in run("make", "test", "lint", "conflicts", "ON_HOST=yes", cwd=service).stdout
 
