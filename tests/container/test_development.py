@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import commit, edit, run, wait_until
-from tests.support.template import Render
+from tests.support.template import PYTHON, Render
 
 PORT = 8123
 
@@ -221,10 +221,11 @@ def test_no_file_of_another_owner_is_left_behind(repository: Path, tmp_path: Pat
     ],
 )
 def test_make_test_and_make_lint_fail_on_a_mistake(
-    default_repository: Path, target: str, file: str, mistake: tuple[str, str]
+    render: Render, target: str, file: str, mistake: tuple[str, str]
 ) -> None:
-    commit(default_repository)
-    run("make", target, cwd=default_repository)
-    edit(default_repository / file, *mistake)
-    failed = run("make", target, cwd=default_repository, check=False)
+    repository = render(python_version=PYTHON)
+    commit(repository)
+    run("make", target, cwd=repository)
+    edit(repository / file, *mistake)
+    failed = run("make", target, cwd=repository, check=False)
     assert failed.returncode != 0
