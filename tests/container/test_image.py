@@ -18,10 +18,13 @@ from tests.support.containers import Build, Start
 from tests.support.template import ANSWERS, Render
 
 USE_SOURCE = """
-import importlib.util, os, my_service.linked.hello, my_service.ops.settings
+import importlib.util, os, fastapi, my_service.linked.hello, my_service.ops.settings
 assert os.access("/app/src/my_service/tool", os.X_OK)
 for name in ("my_service.linked.hello", "my_service.ops.settings"):
     assert os.path.exists(importlib.util.find_spec(name).cached)
+def columns(function): return {column for _, _, column, _ in function.__code__.co_positions()} - {None}
+assert columns(my_service.linked.hello.hello)
+assert not columns(fastapi.FastAPI.get)
 """
 
 RUNTIMES = ["slim", "minimal"]
