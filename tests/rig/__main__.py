@@ -52,7 +52,7 @@ def run(command: list[str]) -> int:
 
 
 def interrupted(number: int, _: FrameType | None) -> None:
-    """End this process, and what it runs."""
+    """End this process, once the images that are being built are there."""
     raise SystemExit(128 + number)
 
 

@@ -4,6 +4,7 @@ import subprocess
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 
+from tests.rig import engine
 from tests.rig.images import REGISTRY
 from tests.rig.machine import STATE, RigError, run, say, started, succeeds, wait_until
 
@@ -38,6 +39,6 @@ def up() -> None:
 
 def down() -> None:
     """Stop our registry."""
-    if succeeds("docker", "version"):
+    if engine.answers():
         for container in run("docker", "ps", "--all", "--quiet", f"--filter=label={OURS}").split():
             succeeds("docker", "rm", "--force", "--volumes", container)
