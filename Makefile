@@ -8,6 +8,7 @@ SHELL := bash
 UV_VERSION := $(shell sed -n 's/^uv: "\(.*\)"$$/\1/p' extensions/versions.yml)
 UV := $(or $(shell command -v uv),$(CURDIR)/.uv/bin/uv)
 export PATH := $(dir $(UV)):$(PATH)
+unexport PYTHONDONTWRITEBYTECODE # with it, each of a thousand Python processes compiles what it imports
 
 RIG := python3 -m tests.rig
 
@@ -51,7 +52,7 @@ lint: $(UV) ## Check style and types of the tests
 	uv run shellcheck tests/rig/demo .ci/run
 
 .PHONY: rig
-rig: ## Make a container engine, base images and a registry available
+rig: $(UV) ## Make a container engine, base images and a registry available
 	$(RIG) up
 
 .PHONY: rig-down

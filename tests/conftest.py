@@ -36,7 +36,7 @@ def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setenv("MYPY_CACHE_DIR", str(home / "mypy"))  # libraries are checked once, not in each service
         patch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)  # or rendered repositories would be installed into it
         # Or what `make test` is told reaches the make and the pytest of rendered repositories.
-        for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTEST_ADDOPTS"):
+        for name in ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTEST_ADDOPTS"):
             patch.delenv(name, raising=False)
         yield
 

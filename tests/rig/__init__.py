@@ -6,6 +6,5 @@
 
 The rig starts an engine on Debian, as root, from Debian's own packages. With CONTAINERD_IMAGE_STORE=yes it keeps
 images as Docker does by default since version 29. It pulls base images where that works. Elsewhere it builds them from
-Debian's packages, under the names that the template's Dockerfiles use. It needs Python's standard library alone, as it
-runs before uv is there.
+Debian's packages, under the names that the template's Dockerfiles use. It needs uv and Python's standard library.
 """

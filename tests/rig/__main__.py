@@ -1,6 +1,5 @@
 """The command line of the rig."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -28,18 +27,14 @@ def up() -> bool:
 
 
 def run(command: list[str]) -> int:
-    """Run a command with all available, and return its exit code; a signal that comes meanwhile is passed on to it."""
+    """Run a command with all available, and return its exit code."""
     try:
         with lock():
             up()  # the tests skip or fail by their own rule
         process = subprocess.Popen(command)
-
-        def forward(number: int, _: FrameType | None) -> None:
-            if number != signal.SIGINT or not os.isatty(2):  # a terminal has sent it Ctrl-C already
-                process.send_signal(number)
-
-        for number in SIGNALS:
-            signal.signal(number, forward)
+        for number in SIGNALS:  # Ctrl-C and the end of a terminal reach the command without us
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
         code = process.wait()
         return code if code >= 0 else 128 - code
     finally:

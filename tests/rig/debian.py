@@ -33,9 +33,13 @@ def mirror() -> str:
     return min(addresses)
 
 
-def apt_get(suite: str, log: Path, *arguments: str) -> None:
-    """Run an apt-get that also knows a suite, and leave the machine's own configuration alone."""
-    folder = CACHE / f"apt-{suite}"
+def install(suite: str, *packages: str) -> None:
+    """Install packages of the machine's release, or of the suite where one is named NAME/SUITE.
+
+    The machine's own configuration of apt is left alone.
+    """
+    say(f"installing {' '.join(packages)}")
+    folder, log = CACHE / f"apt-{suite}", CACHE / f"install-{suite}.log"
     for name in ("sources", "lists/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     lines = {f"deb [signed-by={KEYRING}] {mirror()} {name} main\n" for name in (suite, codename())}
@@ -49,17 +53,11 @@ def apt_get(suite: str, log: Path, *arguments: str) -> None:
         "APT::Sandbox::User": "root",
         "Acquire::Check-Valid-Until": "false",  # a mirror may lag behind; the signature still counts
     }
-    flags = [f"-o={name}={value}" for name, value in options.items()]
-    run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *flags, *arguments, log=log)
-
-
-def install(suite: str, *packages: str) -> None:
-    """Install packages from the machine's release, or from the suite what is named NAME/SUITE."""
-    say(f"installing {' '.join(packages)}")
-    log = CACHE / f"install-{suite}.log"
+    apt_get = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
+    apt_get += [f"-o={name}={value}" for name, value in options.items()]
     try:
-        apt_get(suite, log, "update")
-        apt_get(suite, log, "install", "--yes", "--no-install-recommends", *packages)
+        run(*apt_get, "update", log=log)
+        run(*apt_get, "install", "--yes", "--no-install-recommends", *packages, log=log)
     except subprocess.CalledProcessError:
         raise RigError(f"{packages[0]} does not install; see {log}") from None
 

@@ -8,24 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.rig.debian import SUITES, can_start, install
-from tests.rig.machine import (
-    CACHE,
-    STATE,
-    RigError,
-    mounts,
-    remove,
-    run,
-    say,
-    started,
-    succeeds,
-    unmount,
-    wait_until,
-)
+from tests.rig.machine import CACHE, STATE, RigError, mounts, run, say, started, succeeds, wait_until
 
 SOCKET = os.environ.get("RIG_SOCKET", "unix:///var/run/docker.sock")
 PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-compose")
-TOOLS = ("iptables", "debootstrap", "docker-registry", "tini-static")
-RECORD = STATE / "dockerd.pid"  # any later rig can find and stop the engine
+RECORD = STATE / "dockerd"  # its process id: any later rig can find and stop the engine
 LOG = STATE / "dockerd.log"
 
 
@@ -49,25 +36,26 @@ def up() -> None:
 
 def down() -> None:
     """Stop our engine with its containers; another engine is not touched, whatever DOCKER_HOST says."""
-    if not RECORD.exists():
+    if not STATE.exists():
         return
     if not alive() and mounts(CACHE) and not answers():
         # It was killed. When it starts again, it ends the containers that it had.
         with suppress(RigError):
             start()
     end()
-    remove(STATE)
-    unmount(CACHE)
+    for point in mounts(STATE) + mounts(CACHE):
+        succeeds("umount", "--lazy", point)
+    shutil.rmtree(STATE)
 
 
 def install_engine() -> None:
     """Install Debian's newest engine that installs here, unless all of it is there."""
     plugins = all(succeeds("docker", plugin, "version") for plugin in ("buildx", "compose"))
-    if plugins and shutil.which("dockerd") and shutil.which("iptables"):
+    if plugins and shutil.which("dockerd"):
         return
     for suite in SUITES:
         try:
-            return install(suite, *TOOLS, *(f"{name}/{suite}" for name in PACKAGES))
+            return install(suite, *(f"{name}/{suite}" for name in PACKAGES))
         except RigError as error:
             say(str(error))
     raise RigError("Docker Engine does not install")
@@ -85,9 +73,9 @@ def start() -> None:
         command.append("--feature=containerd-snapshotter=true")
     with LOG.open("w") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    RECORD.write_text(f"{process.pid}\n")
+    RECORD.write_text(str(process.pid))
     started.append(down)
-    if not wait_until(lambda: answers() or not alive()) or not answers():
+    if not wait_until(lambda: answers() or process.poll() is not None) or process.poll() is not None:
         raise RigError(f"Docker Engine does not start; see {LOG}")
     # What an interrupted run left. A network each takes an address range, until none is left.
     for what in ("container", "network"):
@@ -97,7 +85,7 @@ def start() -> None:
 def alive() -> bool:
     """Return whether our engine runs. Its process id may be another program's by now."""
     with suppress(OSError):
-        command = Path("/proc", RECORD.read_text().strip(), "cmdline").read_bytes()
+        command = Path("/proc", RECORD.read_text(), "cmdline").read_bytes()
         return command.startswith(b"dockerd\0") and f"{STATE}/".encode() in command
     return False
 
@@ -107,10 +95,11 @@ def end() -> None:
     if not alive():
         return
     say("stopping Docker Engine")
+    process = int(RECORD.read_text())
     with suppress(subprocess.CalledProcessError):
         if containers := run("docker", f"--host={SOCKET}", "ps", "--quiet").split():
             run("docker", f"--host={SOCKET}", "kill", *containers)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        os.kill(int(RECORD.read_text()), number)
+        os.kill(process, number)
         if wait_until(lambda: not alive()):
             break

@@ -2,14 +2,12 @@
 
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 # The rig's own tests set RIG_CACHE, RIG_STATE and the like, to leave another rig on this machine alone.
 CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -28,17 +26,10 @@ def say(text: str) -> None:
     print(f"rig: {text}", file=sys.stderr, flush=True)
 
 
-def run(
-    *command: str | Path, stdin: IO[str] | None = None, log: Path | None = None, timeout: float | None = None
-) -> str:
-    """Return what a command prints, or write it to a log; a failure raises CalledProcessError."""
-    with log.open("a") if log else open(os.devnull, "w") as errors:
-        output = errors if log else subprocess.PIPE
-        source = stdin or subprocess.DEVNULL
-        done = subprocess.run(
-            command, stdin=source, stdout=output, stderr=errors, text=True, timeout=timeout, check=True
-        )
-    return done.stdout or ""
+def run(*command: str | Path, log: Path | None = None, timeout: float | None = None) -> str:
+    """Return what a command prints; its errors go into a log if one is given. A failure raises CalledProcessError."""
+    with open(log or os.devnull, "a") as errors:
+        return subprocess.check_output(command, stdin=subprocess.DEVNULL, stderr=errors, text=True, timeout=timeout)
 
 
 def succeeds(*command: str | Path) -> bool:
@@ -75,16 +66,3 @@ def mounts(folder: Path) -> list[str]:
         points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         return sorted((point for point in points if point.startswith(f"{folder}/")), reverse=True)
     return []
-
-
-def unmount(folder: Path) -> None:
-    """Unmount what a killed build or engine left below a folder, even if another program still looks into it."""
-    for point in mounts(folder):
-        succeeds("umount", "--lazy", point)
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder, but nothing that is mounted in it."""
-    unmount(folder)
-    if not mounts(folder):
-        shutil.rmtree(folder, ignore_errors=True)
