@@ -114,19 +114,19 @@ def test_a_commit_with_a_conflict_or_a_mistake_is_refused(render: Render) -> Non
     assert run("git", "log", "--format=%s", cwd=repository).stdout == "What is clean\nSaved\n"
 
 
-def test_the_contract_holds_for_the_minimal_image(render: Render) -> None:
+def test_the_contract_holds_for_the_minimal_image(render: Render, image: str) -> None:
     """That it holds for the default answers is a part of the first day."""
-    repository = render(service_name="smallest", runtime="minimal", kafka=True, telemetry=True)
+    repository = render(runtime="minimal", kafka=True, telemetry=True)
+    named = f"IMAGE={image}"
     for command in ("size", "contract"):
-        failed = run("make", command, cwd=repository, check=False)
+        failed = run("make", command, named, cwd=repository, check=False)
         assert failed.returncode != 0
         assert "There is no image yet: run make build." in failed.stdout
-    run("make", "build", cwd=repository)
-    print(run("make", "contract", cwd=repository).stdout)
-    assert "are allowed." in run("make", "size", cwd=repository).stdout
-    failed = run("make", "size", "MEGABYTES=50", cwd=repository, check=False)
+    run("make", "build", named, cwd=repository)
+    print(run("make", "contract", named, cwd=repository).stdout)
+    assert "are allowed." in run("make", "size", named, cwd=repository).stdout
+    failed = run("make", "size", named, "MEGABYTES=50", cwd=repository, check=False)
     assert failed.returncode != 0
     assert len(re.findall(r"^ +[0-9.]+ MB  /", failed.stdout, re.MULTILINE)) == 10
     assert "/app/.venv/lib/python3.14/site-packages/pydantic_core\n" in failed.stdout
     run("docker", "compose", "down", "--rmi", "local", cwd=repository)
-    run("docker", "image", "rm", "--force", "smallest:latest")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.service import Service
-from tests.support.commands import commit, run, wait_until
+from tests.support.commands import commit, edit, run, wait_until
 from tests.support.registry import REGISTRY
 from tests.support.template import Render
 
@@ -66,6 +66,7 @@ def service(
     name = f"push-{uuid.uuid4().hex[:8].translate(str.maketrans('0123456789', 'ghijklmnop'))}"
     path = tmp_path / name
     shutil.copytree(render(service_name=name, aws_account_id="111122223333"), path)
+    edit(path / "pyproject.toml", f'name = "{name}"', 'name = "my-service"')  # one layer of dependencies for all
     run("make", "uv.lock", cwd=path)
     commit(path)
     yield Service(path, name)

@@ -12,16 +12,16 @@ from tests.support.template import NEWEST, Copy
 from tests.support.template import copy as copied
 from tests.update.github import GitHub
 from tests.update.releases import publish
-from tests.update.versions import versions
+from tests.update.versions import first_and_last, versions
 
 
 @pytest.fixture(scope="session")
 def released(template: Path) -> list[str]:
-    """The tags of the released versions, oldest first, set in the clone of the template."""
+    """The tags of the first and the last release of each minor version, oldest first, set in the template's clone."""
     tags = versions(template)
     for tag, revision in tags.items():
         run("git", "tag", "--force", tag, revision, cwd=template)
-    return list(tags)
+    return first_and_last(tags)
 
 
 @pytest.fixture

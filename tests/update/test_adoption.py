@@ -173,8 +173,10 @@ def test_an_adopted_service_keeps_its_code_and_becomes_healthy(
         shell(requirements)
 
     (checks,) = blocks(check)
-    if started != "app.main:app":  # one is enough for what takes a minute
-        checks = re.sub("make (up|contract)\n", "", checks)
+    # The whole contract, which takes a minute, is run for two services as they are rendered.
+    checks = checks.replace("make contract\n", "make contract ARGS='-k own'\n")
+    if started != "app.main:app":
+        checks = re.sub("make (up|contract).*\n", "", checks)
     try:
         shell(checks)
         with running(f"{name}:latest", port=port) as container:

@@ -22,7 +22,7 @@ from tests.support.template import NEWEST, copy
 from tests.update.script import load, template_update
 from tests.update.versions import seeds
 
-HISTORIES = int(os.environ.get("FUZZ_UPDATES", "12"))
+HISTORIES = int(os.environ.get("FUZZ_UPDATES", "6"))
 OLDER, NEWER = "v9999.1.0", "v9999.2.0"
 TOOLS = ".copier-answers.yml"
 ANSWERS: dict[str, st.SearchStrategy[Any]] = {

@@ -23,6 +23,14 @@ def versions(template: Path) -> dict[str, str]:
     return found
 
 
+def first_and_last(tags: Iterable[str]) -> list[str]:
+    """Return of each minor version the first and the last release, so that tests do not grow with each fix."""
+    minors: dict[str, list[str]] = {}
+    for tag in tags:
+        minors.setdefault(tag.rpartition(".")[0], []).append(tag)
+    return [tag for releases in minors.values() for tag in dict.fromkeys((releases[0], releases[-1]))]
+
+
 def update(repository: Path, version: str = NEWEST, **answers: Any) -> None:
     """Run `copier update` as a user does, without trust, with the answers that are there."""
     copier.run_update(repository, answers, vcs_ref=version, defaults=True, overwrite=True, quiet=True, unsafe=False)
