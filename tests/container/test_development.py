@@ -44,6 +44,8 @@ def answer(path: str) -> str:
 def test_the_development_server_reloads_after_a_change_a_mistake_and_its_repair(up: Path) -> None:
     route = up / "src/my_service/routers/hello.py"
     before = route.read_text()
+    compiled = "import fastapi, os; assert os.path.exists(fastapi.__cached__)"  # or each reload compiles it
+    run("docker", "compose", "exec", "-T", "api", "python", "-c", compiled, cwd=up)
     assert answer("/hello/Ada") == '{"message":"Hello, Ada!"}'
     route.write_text(before.replace("{name}!", "{name}?"))
     wait_until(lambda: "Ada?" in answer("/hello/Ada"))
