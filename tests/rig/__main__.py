@@ -32,9 +32,9 @@ def run(command: list[str]) -> int:
         with lock():
             up()  # the tests skip or fail by their own rule
         process = subprocess.Popen(command)
-        for number in SIGNALS:  # Ctrl-C and the end of a terminal reach the command without us
-            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+        for number in (signal.SIGHUP, signal.SIGINT):  # a terminal sends these to the command, too
+            signal.signal(number, signal.SIG_IGN)
         code = process.wait()
         return code if code >= 0 else 128 - code
     finally:

@@ -45,7 +45,7 @@ def down() -> None:
     end()
     for point in mounts(STATE) + mounts(CACHE):
         succeeds("umount", "--lazy", point)
-    shutil.rmtree(STATE, ignore_errors=True)  # what ends just now removes files, too
+    shutil.rmtree(STATE, ignore_errors=True)  # a program that is ending removes files, too
 
 
 def install_engine() -> None:

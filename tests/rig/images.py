@@ -114,8 +114,9 @@ def python(version: str, _folder: Path, archive: Path, log: Path) -> list[str]:
         f"deb {mirror()} {SUITE[version]} main",
         log=log,
     )
+    own = f"SSL_CERT_FILE={CA_BUNDLE} " if "SSL_CERT_FILE" in os.environ else ""
     path = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return [f"ENV PATH={path} LANG=C.UTF-8 SSL_CERT_FILE={CA_BUNDLE} PYTHON_VERSION={version}", 'CMD ["python3"]']
+    return [f"ENV PATH={path} LANG=C.UTF-8 {own}PYTHON_VERSION={version}", 'CMD ["python3"]']
 
 
 def uv(version: str, folder: Path, archive: Path, log: Path) -> list[str]:

@@ -122,9 +122,8 @@ def test_kafka_and_a_database_can_be_turned_on_by_an_update(released: list[str],
     service = copy(released[-1])
     update(service, kafka=True, database="postgres")
     assert conflicts(service) == ""
-    package = service / "src/my_service"
-    owned = [service / path for path in (*EVENTS, "tests/test_notes.py")] + [package / path for path in NOTES]
-    assert all(path.is_file() for path in [*owned, package / "ops/kafka.py"])
+    package = [f"src/my_service/{path}" for path in ("ops/kafka.py", *NOTES)]
+    assert all((service / path).is_file() for path in (*EVENTS, "tests/test_notes.py", *package))
 
 
 def test_an_update_leaves_the_events_of_a_service_alone(template: Path, copy: Copy) -> None:

@@ -24,7 +24,7 @@ def versions(template: Path) -> dict[str, str]:
 
 
 def first_and_last(tags: Iterable[str]) -> list[str]:
-    """Return of each minor version the first and the last release, so that tests do not grow with each fix."""
+    """Return the first and the last release of each minor version: the tests do not grow with each fix."""
     minors: dict[str, list[str]] = {}
     for tag in tags:
         minors.setdefault(tag.rpartition(".")[0], []).append(tag)
