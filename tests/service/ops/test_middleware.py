@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 import structlog
 from fastapi import APIRouter, BackgroundTasks, Body, FastAPI, Form, HTTPException, Request, UploadFile, WebSocket
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.testclient import TestClient
 from my_service.ops.app import create_app
 from my_service.ops.health import HEALTH_PATH, VERSION_PATH
@@ -107,6 +107,14 @@ def add_routes(service: FastAPI) -> None:
     @service.get("/value-error")
     async def value_error() -> float:
         return float("one")
+
+    @service.post("/no-number")
+    async def no_number(value: Annotated[dict[str, int], Body()]) -> Response:
+        return JSONResponse(float("nan"))
+
+    @service.get("/no-header")
+    async def no_header() -> Response:
+        return Response(headers={"X-Name": "☃"})
 
     @service.post("/number")
     async def number(value: Annotated[float, Body()]):  # type: ignore[no-untyped-def] # no response model
@@ -352,8 +360,12 @@ def test_no_body_causes_a_500(service_client: TestClient, path: str, kind: str, 
     assert "request_id" in response.json() or response.status_code == 200
 
 
-def test_a_value_error_of_the_handler_is_still_a_failure(service_client: TestClient) -> None:
-    assert service_client.get("/value-error").status_code == 500
+@pytest.mark.parametrize(("method", "path"), [("GET", "/value-error"), ("GET", "/no-header"), ("POST", "/no-number")])
+def test_a_value_error_of_the_handler_is_still_a_failure(
+    service_client: TestClient, log_lines: LogLines, method: str, path: str
+) -> None:
+    assert service_client.request(method, path, json={"value": 1}).status_code == 500
+    assert "Error: " in log_lines()[-1]["exception"]
 
 
 def test_a_rejected_value_is_not_echoed(service_client: TestClient) -> None:

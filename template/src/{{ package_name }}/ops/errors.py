@@ -59,8 +59,10 @@ async def invalid_request(_request: Request, error: RequestValidationError) -> R
 async def unencodable(request: Request, error: ValueError) -> Response:
     """Answer 400 if the response would repeat text or floats that JSON cannot express; raise any other ValueError."""
     failed = isinstance(error, UnicodeEncodeError | PydanticSerializationError) or "JSON compliant" in str(error)
-    if failed and _UNENCODABLE.search(request.scope["query_string"] + b" " + await request.body()):
-        return error_response(400, "There is text in the request that is not Unicode, or a float that is no number.")
+    # The body if the route has read it. `await request.body()` could wait until the client goes.
+    body = getattr(request, "_body", b"")
+    if failed and _UNENCODABLE.search(request.scope["query_string"] + b" " + body):
+        return error_response(400, "The request has text that is not Unicode, or a number that is NaN or infinite.")
     raise error
 
 
