@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 
-from .container import BROKEN, IMAGE, PROBE, ask, serving, started
+from .container import IMAGE, ask, serving, started
 
 IDLE = 65  # seconds: above the load balancer's idle timeout of 60 s
 FACTS = pytest.StashKey[list[str]]()
@@ -29,28 +29,10 @@ def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
     return pytestconfig.stash[FACTS].append
 
 
-@pytest.fixture(scope="session")
-def image() -> str:
-    """The image as it is deployed."""
-    return IMAGE
-
-
-@pytest.fixture(scope="session")
-def probe() -> str:
-    """The same with the routes of probe.py."""
-    return PROBE
-
-
-@pytest.fixture(scope="session")
-def broken() -> str:
-    """The same with a main.py that cannot be imported."""
-    return BROKEN
-
-
 @pytest.fixture(scope="session", autouse=True)
-def it_starts(image: str) -> None:
+def it_starts() -> None:
     """End at once if the service does not start: each test would only wait for it."""
-    with started(image) as container:
+    with started(IMAGE) as container:
         try:
             container.wait_until_serving()
         except AssertionError as error:
@@ -61,12 +43,12 @@ def it_starts(image: str) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def late_answer(it_starts: None, probe: str) -> Iterator[Future[int]]:
+def late_answer(it_starts: None) -> Iterator[Future[int]]:
     """The status of an answer on a connection that was idle before; the other tests run meanwhile."""
     ended = Event()
 
     def ask_late() -> int:
-        with serving(probe) as container:
+        with serving() as container:
             connection = container.connect()
             ask(connection, "/contract/pid")
             open_socket = connection.sock

@@ -14,9 +14,9 @@ from urllib.parse import quote
 from . import engine
 from .task import APP, CPUS, ENVIRONMENT, HEALTH_PATH, MEMORY, PLATFORM, PORT, STOP_TIMEOUT
 
-IMAGE = os.environ["CONTRACT_IMAGE"]
-PROBE = os.environ["CONTRACT_PROBE"]
-BROKEN = os.environ["CONTRACT_BROKEN"]
+IMAGE = os.environ["CONTRACT_IMAGE"]  # as it is deployed
+PROBE = os.environ["CONTRACT_PROBE"]  # the same with the routes of probe.py
+BROKEN = os.environ["CONTRACT_BROKEN"]  # the same with a main.py that cannot be imported
 
 # These tests run as the service `api` of Compose: the service under test gets the same networks and variables.
 RUNNER = engine.get(f"/containers/{os.environ['CONTRACT_RUNNER']}/json")
@@ -189,10 +189,8 @@ def started(
 
 
 @contextmanager
-def serving(
-    image: str, environment: Mapping[str, str] = {}, *, memory: int = MEMORY, hardened: bool = True
-) -> Iterator[Container]:
-    """Run an image as `started` does, and wait until it is healthy."""
-    with started(image, environment, memory=memory, hardened=hardened) as container:
+def serving(environment: Mapping[str, str] = {}, *, memory: int = MEMORY, hardened: bool = True) -> Iterator[Container]:
+    """Run the image with the routes of probe.py as `started` does, and wait until it is healthy."""
+    with started(PROBE, environment, memory=memory, hardened=hardened) as container:
         container.wait_until_serving()
         yield container

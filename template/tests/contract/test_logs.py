@@ -9,8 +9,8 @@ from .container import serving
 
 
 @pytest.mark.parametrize("level", ["info", "DEBUG"])
-def test_whatever_happens_is_logged_as_json_and_without_secrets(probe: str, level: str) -> None:
-    with serving(probe, {"LOG_LEVEL": level, "DATABASE_PASSWORD": "hunter2", "DRAIN_SECONDS": "0"}) as container:
+def test_whatever_happens_is_logged_as_json_and_without_secrets(level: str) -> None:
+    with serving({"LOG_LEVEL": level, "DATABASE_PASSWORD": "hunter2", "DRAIN_SECONDS": "0"}) as container:
         assert container.ask("/contract/fail?token=hunter2").status == 500
         assert container.ask("/nowhere", Authorization="Bearer hunter2").status == 404
         assert container.ask("/contract/sleep/long").status == 422
@@ -26,8 +26,8 @@ def test_whatever_happens_is_logged_as_json_and_without_secrets(probe: str, leve
         assert "hunter2" not in "".join(container.output())
 
 
-def test_long_lines_of_many_workers_are_whole_and_short_enough_for_cloudwatch(probe: str) -> None:
-    with serving(probe, {"WEB_CONCURRENCY": "4", "DRAIN_SECONDS": "0"}) as container, ThreadPoolExecutor(16) as pool:
+def test_long_lines_of_many_workers_are_whole_and_short_enough_for_cloudwatch() -> None:
+    with serving({"WEB_CONCURRENCY": "4", "DRAIN_SECONDS": "0"}) as container, ThreadPoolExecutor(16) as pool:
         answers = pool.map(lambda _: container.ask("/contract/shout/40000").status, range(100))
         assert set(answers) == {500}
         container.stop()  # the line of a request comes after its answer

@@ -16,28 +16,28 @@ def upload(container: Container, size: int) -> None:
     assert (response.status, response.json()) == (200, sha256(content).hexdigest())
 
 
-def test_a_large_upload_works_on_the_read_only_root(probe: str) -> None:
-    with serving(probe) as container:
+def test_a_large_upload_works_on_the_read_only_root() -> None:
+    with serving() as container:
         upload(container, 5 * 2**20)
 
 
-def test_nothing_tries_to_write_to_the_root(probe: str) -> None:
+def test_nothing_tries_to_write_to_the_root() -> None:
     # This container is not hardened, so a write would show; without --init, which adds a file.
-    with serving(probe, {"DRAIN_SECONDS": "0"}, hardened=False) as container:
+    with serving({"DRAIN_SECONDS": "0"}, hardened=False) as container:
         upload(container, 5 * 2**20)
         container.stop()
         assert not engine.get(f"/containers/{container.id}/changes")
 
 
-def test_the_client_is_whom_the_load_balancer_saw(probe: str) -> None:
-    with serving(probe) as container:
+def test_the_client_is_whom_the_load_balancer_saw() -> None:
+    with serving() as container:
         claimed_and_seen = "198.51.100.6, 203.0.113.9"
         assert container.ask("/contract/client", X_Forwarded_For=claimed_and_seen).json() == "203.0.113.9"
         assert container.logged(lambda line: line.get("client") == "203.0.113.9")
 
 
-def test_no_body_causes_a_500_or_is_echoed(probe: str) -> None:
-    with serving(probe, {"MAX_BODY_SIZE": "1000"}) as container:
+def test_no_body_causes_a_500_or_is_echoed() -> None:
+    with serving({"MAX_BODY_SIZE": "1000"}) as container:
         for body, status in {
             b"NaN": 422,
             b'{"password": ["hunter2"]}': 422,

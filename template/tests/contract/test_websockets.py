@@ -28,8 +28,8 @@ def receive(response: HTTPResponse) -> tuple[int, bytes]:
     return kind & 0x0F, response.fp.read(length)
 
 
-def test_a_websocket_has_an_id_and_the_stop_closes_it(probe: str) -> None:
-    with serving(probe, {"DRAIN_SECONDS": "1"}) as container, ThreadPoolExecutor() as pool:
+def test_a_websocket_has_an_id_and_the_stop_closes_it() -> None:
+    with serving({"DRAIN_SECONDS": "1"}) as container, ThreadPoolExecutor() as pool:
         connection = container.connect()
         connection.request("GET", "/contract/echo", headers=HANDSHAKE)
         response = connection.response_class(connection.sock, method="GET")

@@ -17,11 +17,6 @@ def ask_in_vain(container: Container, path: str, request_id: str = "") -> None:
         container.ask(path, X_Request_ID=request_id)
 
 
-def kill(container: Container) -> None:
-    """Kill a worker."""
-    container.kill_worker()
-
-
 def exhaust(container: Container) -> None:
     """Have the kernel kill a worker that takes all memory."""
     ask_in_vain(container, "/contract/hoard")
@@ -42,9 +37,9 @@ def check_that_the_other_serves(container: Container) -> None:
     assert {container.ask("/contract/pid").status for _ in range(50)} == {200}
 
 
-@pytest.mark.parametrize("harm", [kill, exhaust])
-def test_a_lost_worker_is_replaced_while_the_other_serves(probe: str, harm: Callable[[Container], None]) -> None:
-    with serving(probe, {"WEB_CONCURRENCY": "2"}, memory=min(MEMORY, 2048)) as container:
+@pytest.mark.parametrize("harm", [Container.kill_worker, exhaust])
+def test_a_lost_worker_is_replaced_while_the_other_serves(harm: Callable[[Container], None]) -> None:
+    with serving({"WEB_CONCURRENCY": "2"}, memory=min(MEMORY, 2048)) as container:
         before = answering_workers(container)
         harm(container)
         check_that_the_other_serves(container)
@@ -52,8 +47,8 @@ def test_a_lost_worker_is_replaced_while_the_other_serves(probe: str, harm: Call
         assert container.state()["Status"] == "running"
 
 
-def test_a_worker_that_hangs_leaves_its_stack_and_the_request_id_and_is_replaced(probe: str) -> None:
-    with serving(probe, {"WEB_CONCURRENCY": "2", "TIMEOUT": "2"}) as container, ThreadPoolExecutor() as pool:
+def test_a_worker_that_hangs_leaves_its_stack_and_the_request_id_and_is_replaced() -> None:
+    with serving({"WEB_CONCURRENCY": "2", "TIMEOUT": "2"}) as container, ThreadPoolExecutor() as pool:
         before = answering_workers(container)
         hanging = pool.submit(ask_in_vain, container, "/contract/block/60", "the-one")
         time.sleep(0.5)
@@ -66,8 +61,8 @@ def test_a_worker_that_hangs_leaves_its_stack_and_the_request_id_and_is_replaced
         assert container.state()["Status"] == "running"
 
 
-def test_a_worker_that_cannot_start_is_tried_again_while_the_other_serves(probe: str) -> None:
-    with serving(probe, {"WEB_CONCURRENCY": "2", "CONTRACT_FAILURE": "later"}) as container:
+def test_a_worker_that_cannot_start_is_tried_again_while_the_other_serves() -> None:
+    with serving({"WEB_CONCURRENCY": "2", "CONTRACT_FAILURE": "later"}) as container:
         before = answering_workers(container)
         container.ask("/contract/down", "POST")
         container.kill_worker()
@@ -77,10 +72,10 @@ def test_a_worker_that_cannot_start_is_tried_again_while_the_other_serves(probe:
         assert len(before & answering_workers(container)) == 1
 
 
-def recycle_under_load(image: str, workers: int) -> Load:
+def recycle_under_load(workers: int) -> Load:
     """Send requests until three workers have been recycled."""
     environment = {"WEB_CONCURRENCY": str(workers), "MAX_REQUESTS": "100", "DRAIN_SECONDS": "0"}
-    with serving(image, environment) as container, Load(container) as load:
+    with serving(environment) as container, Load(container) as load:
         end = time.monotonic() + 30
         while container.events().count("started") < workers + 3:
             assert time.monotonic() < end, "too few workers have been recycled"
@@ -88,9 +83,9 @@ def recycle_under_load(image: str, workers: int) -> Load:
     return load
 
 
-def test_no_request_is_lost_when_workers_are_recycled(probe: str, tell: Callable[[str], None]) -> None:
+def test_no_request_is_lost_when_workers_are_recycled(tell: Callable[[str], None]) -> None:
     with ThreadPoolExecutor() as pool:
-        loads = list(pool.map(lambda workers: recycle_under_load(probe, workers), [1, 2]))
+        loads = list(pool.map(recycle_under_load, [1, 2]))
     lost = [reason for load in loads for reason in load.lost]
     tell(f"{sum(load.sent for load in loads)} requests sent, {len(lost)} lost with MAX_REQUESTS")
     assert lost == []
