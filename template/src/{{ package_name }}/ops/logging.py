@@ -49,17 +49,6 @@ class Stdout(logging.Handler):
         write_line(line)
 
 
-class Lines:
-    """Where structlog writes: each method of a logger writes the line that the processors have made."""
-
-    def msg(self, line: str) -> None:
-        """Write a line."""
-        write_line(line)
-
-    log = debug = info = warn = warning = msg
-    fatal = failure = err = error = critical = exception = msg
-
-
 _stdout = Stdout()
 
 
@@ -69,14 +58,17 @@ def _unformatted(level: str, event: object, error: Exception) -> str:
 
 
 def _wrapper(level: str) -> type[Any]:
-    """Return structlog's logger of a level, whose calls raise nothing."""
+    """Return structlog's logger of a level, which writes lines itself; a processor that fails fails no call."""
 
     class Logger(structlog.make_filtering_bound_logger(level)):  # type: ignore[misc]
-        def _proxy_to_logger(self, method: str, event: str | None = None, /, *args: Any, **values: Any) -> Any:
+        def _proxy_to_logger(self, method: str, event: str | None = None, /, **values: Any) -> None:
             try:
-                return super()._proxy_to_logger(method, event, *args, **values)
+                (line,), _ = self._process_event(method, event, values)
+            except structlog.DropEvent:
+                return
             except Exception as error:
-                write_line(_unformatted(method, event, error))
+                line = _unformatted(method, event, error)
+            write_line(line)
 
     return Logger
 
@@ -99,7 +91,9 @@ def configure(level: str, identity: Mapping[str, str] = {}, processors: Sequence
     else:
         render = [structlog.processors.format_exc_info, *processors, json_line]
 
-    structlog.configure(processors=[*shared, *render], wrapper_class=_wrapper(level), logger_factory=lambda *_: Lines())
+    structlog.configure(
+        processors=[*shared, *render], wrapper_class=_wrapper(level), logger_factory=structlog.ReturnLoggerFactory()
+    )
     _stdout.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
