@@ -1,1 +1,1 @@
-"""What every service on ECS needs and none should write again. Kept by the template: `copier update` merges it."""
+"""What every service on ECS needs and none should write again. Kept by the template."""

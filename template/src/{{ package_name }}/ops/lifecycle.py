@@ -29,9 +29,9 @@ def has_started() -> bool:
 
 
 def ends_the_service() -> bool:
-    """Say whether a worker that cannot start ends the service: if none has started, and only one of those that fail.
+    """Say whether this worker, which cannot start, ends the service: if none has started, and no other has said so.
 
-    While Gunicorn stops for one such worker, another would be an uncaught exception, and the reason would not be logged.
+    A second one would raise an exception in the Gunicorn master while it stops, and the reason would not be logged.
     """
     try:
         return not has_started() and bool(os.read(_once, 1))
