@@ -107,6 +107,15 @@ def test_a_build_uses_the_secrets_and_keeps_none(repository: Path, index: Index,
     assert_without_secrets(image, index)
 
 
+def test_compose_builds_with_the_secrets_of_the_environment(repository: Path, index: Index) -> None:
+    (repository / "compose.override.yaml").write_text("services: {api: {build: {network: host}}}\n")
+    secrets = {"NETRC": str(index.netrc), "SSL_CERT_FILE": str(index.ca)}
+    try:
+        run("docker", "compose", "build", "--no-cache", "api", cwd=repository, **secrets)
+    finally:
+        run("docker", "compose", "down", "--rmi=local", cwd=repository)
+
+
 def assert_without_secrets(image: str, index: Index) -> None:
     """Look for the secrets in the history and in every file of every layer; what was installed must be found."""
     authority = "".join(index.ca.read_text().splitlines()[1:3])

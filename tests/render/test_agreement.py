@@ -90,8 +90,6 @@ def test_packages_come_from_the_package_index_that_was_answered(repository: Path
     indexes = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["uv"].get("index", [])
     answered = answers["package_index_url"]
     assert [index["url"] for index in indexes] == ([answered] if answered else [])
-    compose = yaml.safe_load((repository / "compose.yaml").read_text())
-    assert ("secrets" in compose) == bool(indexes)
 
 
 def test_only_the_minimal_runtime_is_from_scratch(repository: Path, answers: dict[str, Any]) -> None:
