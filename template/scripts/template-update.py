@@ -7,8 +7,6 @@ Copier renders this service twice in a temporary repository: as it was, and as i
 into your commit there. Your files change last, by one command of Git's: until then an error or Ctrl-C changes nothing.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

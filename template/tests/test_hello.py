@@ -1,4 +1,4 @@
-"""An example to copy and to delete. Yours: `copier update` never touches this file."""
+"""An example to copy and to delete. Yours: updates never touch this file."""
 
 from fastapi.testclient import TestClient
 
