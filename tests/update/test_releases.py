@@ -12,7 +12,7 @@ import yaml
 from tests.support.commands import commit, run, tree
 from tests.support.containers import docker, running
 from tests.support.template import ANSWERS, NEWEST, PYTHON, QUESTIONS, ROOT, Copy
-from tests.update.versions import conflicts, seeds, update
+from tests.update.versions import config, conflicts, seeds, update
 
 
 def answers(repository: Path) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def comparable(repository: Path) -> dict[str, tuple[str, bool]]:
 
 def is_known(template: Path, version: str, name: str, answer: Any) -> bool:
     """Say whether a release has the question, and among its choices the answer."""
-    spec = yaml.safe_load(run("git", "show", f"{version}:copier.yml", cwd=template).stdout).get(name, {})
+    spec = config(template, version).get(name, {})
     choices = spec.get("choices", [answer])
     return bool(spec) and (isinstance(choices, str) or answer in getattr(choices, "values", lambda: choices)())
 
@@ -68,13 +68,6 @@ def test_an_update_without_changes_changes_only_the_recorded_commit(template: Pa
     assert run("git", "status", "--porcelain", cwd=service).stdout == ""
 
 
-def test_an_answer_can_be_changed_by_an_update(copy: Copy) -> None:
-    service = copy(NEWEST)
-    update(service, port=9000)
-    assert "EXPOSE 9000" in (service / "Dockerfile").read_text()
-    assert conflicts(service) == ""
-
-
 def delete_what_the_changelog_says(service: Path) -> None:
     """Delete the tests that an update leaves behind: an owner reads in the changelog which ones."""
     for path in re.findall(r"`(tests/ops/\w+[.]py)`", (ROOT / "CHANGELOG.md").read_text()):
@@ -99,13 +92,11 @@ def test_a_released_service_passes_its_checks_after_an_update(
 
 
 @pytest.mark.usefixtures("engine")
-def test_an_updated_service_passes_its_tests_and_builds(released: list[str], copy: Copy) -> None:
+def test_an_updated_service_builds_and_is_healthy(released: list[str], copy: Copy) -> None:
     service = copy(released[0])
     update(service)
-    delete_what_the_changelog_says(service)
     commit(service)
     image = f"test-{uuid.uuid4().hex[:8]}"
-    assert " passed" in run("make", "test", cwd=service).stdout
     run("make", "build", f"IMAGE={image}", cwd=service)
     try:
         with running(image) as container:

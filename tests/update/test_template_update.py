@@ -80,6 +80,9 @@ def test_an_update_conflict_is_marked_and_named(service: Path) -> None:
     text = (service / ".gitignore").read_text()
     assert "<<<<<<< HEAD\n.coverage-of-mine\n=======\n.coverage2\n>>>>>>> template\n" in text
     assert status(service) == "M  .copier-answers.yml\nUU .gitignore\n"
+    stopped = run("make", "conflicts", cwd=service, check=False)
+    assert stopped.returncode != 0
+    assert "Resolve these conflicts first." in stopped.stdout
     assert "Commit your changes first" in refused(service)
 
 
@@ -257,8 +260,7 @@ def interrupted(service: Path, program: str, folder: Path, stop: Callable[[int],
     return process.communicate()[0]
 
 
-@pytest.mark.parametrize("program", ["copier", "uv"])
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("program", "sent"), [("copier", signal.SIGTERM), ("uv", signal.SIGINT)])
 def test_an_interrupted_update_changes_nothing(
     service: Path, published: Path, tmp_path: Path, program: str, sent: signal.Signals
 ) -> None:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.commands import commit, run, tree
-from tests.support.template import NEWEST, copy
+from tests.support.template import copy
 from tests.update.script import load, template_update
 from tests.update.versions import seeds
 
@@ -191,20 +191,3 @@ def test_an_update_loses_nothing_that_a_user_wrote(base: Path, original: Path, m
 
     history()
     print("\rhistories:", dict(outcomes))
-
-
-def test_an_update_conflict_is_shown_and_cannot_be_committed_unnoticed(base: Path, tmp_path: Path) -> None:
-    template = shutil.copytree(base, tmp_path / "template")
-    service = copy(template, tmp_path / "service", {}, NEWEST)
-    change: list[Change] = [("replace line", ".gitignore", 3)]
-    change_service(service, change)
-    commit(service)
-    change_template(template, sources(base), change, OLDER)
-    template_update(service)
-    text = (service / ".gitignore").read_text()
-    assert "<<<<<<<" in text
-    assert "# mine 0" in text
-    assert f"# template {OLDER} 0" in text
-    refused = run("make", "conflicts", cwd=service, check=False)
-    assert refused.returncode != 0
-    assert "Resolve these conflicts first." in refused.stdout

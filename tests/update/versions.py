@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ def versions(template: Path) -> dict[str, str]:
         text = run("git", "show", f"{revision}:pyproject.toml", cwd=template).stdout
         if version := re.search(r'^version = "(.*)"$', text, re.MULTILINE):
             found[f"v{version[1]}"] = revision
+    return found
+
+
+@cache
+def config(template: Path, version: str) -> dict[str, Any]:
+    """Return the copier.yml of a version."""
+    found: dict[str, Any] = yaml.safe_load(run("git", "show", f"{version}:copier.yml", cwd=template).stdout)
     return found
 
 
