@@ -28,7 +28,7 @@ def is_healthy() -> bool:
 
 
 def test_a_service_of_ones_own_starts_by_the_commands_of_the_readme(template: Path, tmp_path: Path) -> None:
-    """The two commands above them are tested below, and what runs this."""
+    """`make demo` is tested below, and `make test` runs this test."""
     demo, own = blocks((ROOT / "README.md").read_text())
     assert [line.split("  ")[0].rstrip() for line in demo.splitlines()] == ["make demo", "make test"]
     clone = tmp_path / "copier-fastapi-ecs"

@@ -36,6 +36,7 @@ services:
       test: ["CMD", "python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080')"]
       interval: 1s
 """
+IMAGE = "IMAGE=needy:latest"
 FOREIGN_PYTEST_SETTINGS = """\
 [pytest]
 asyncio_mode = auto
@@ -58,7 +59,7 @@ def path_without_uv(tmp_path: Path) -> str:
 
 def test_the_first_day_of_the_readme_needs_docker_alone(template: Path, tmp_path: Path, path_without_uv: str) -> None:
     """In a folder without Git, then in a repository without a commit, then with one."""
-    repository = copy(template, tmp_path / "first-day", {"service_name": "first-day", "port": 8125})
+    repository = copy(template, tmp_path / "first-day", {"port": 8125})
     assert not (repository / ".git").exists()
     assert not (repository / "uv.lock").exists()
     (day,) = re.findall(
@@ -73,7 +74,7 @@ def test_the_first_day_of_the_readme_needs_docker_alone(template: Path, tmp_path
 
     def revision() -> str:
         label = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
-        return run("docker", "inspect", "--format", label, "first-day:latest").stdout.strip()
+        return run("docker", "inspect", "--format", label, "my-service:latest").stdout.strip()
 
     try:
         shell(start)
@@ -81,7 +82,7 @@ def test_the_first_day_of_the_readme_needs_docker_alone(template: Path, tmp_path
         assert revision() == "unknown"
 
         run("git", "init", "--quiet", cwd=repository)
-        shell("make test build size")
+        shell("make build size")
         assert revision() == "unknown"
 
         saved = commit(repository)
@@ -89,14 +90,14 @@ def test_the_first_day_of_the_readme_needs_docker_alone(template: Path, tmp_path
         assert revision() == saved
     finally:
         run("docker", "compose", "down", "--rmi", "local", cwd=repository)
-        run("docker", "image", "rm", "--force", "first-day:latest")
+        run("docker", "image", "rm", "--force", "my-service:latest")
 
 
 @pytest.fixture
 def needy(render: Render, tmp_path: Path) -> Iterator[Path]:
     """A service that starts with a variable and another service only, which compose.override.yaml describes."""
-    repository = shutil.copytree(render(service_name="needy", python_version=PYTHON), tmp_path / "needy")
-    package = repository / "src/needy"
+    repository = shutil.copytree(render(python_version=PYTHON), tmp_path / "needy")
+    package = repository / "src/my_service"
     edit(package / "settings.py", '    greeting: str = "Hello"\n', SETTING)
     edit(package / "main.py", "    yield\n", LIFESPAN)
     edit(package / "main.py", "from fastapi import", "from urllib.request import urlopen\n\nfrom fastapi import")
@@ -107,16 +108,16 @@ def needy(render: Render, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_the_tests_and_the_contract_have_what_compose_gives_the_service(needy: Path) -> None:
-    run("make", "test", "build", cwd=needy)
+    run("make", "test", "build", IMAGE, cwd=needy)
 
     # Nor do the service's own tests and settings of pytest have a say.
     (needy / "pytest.ini").write_text(FOREIGN_PYTEST_SETTINGS)
     (needy / "tests/conftest.py").write_text("raise RuntimeError\n")
     few = "ARGS=-k 'own or saw'"
-    assert "2 passed" in run("make", "contract", few, cwd=needy).stdout
+    assert "2 passed" in run("make", "contract", few, IMAGE, cwd=needy).stdout
 
     (needy / "compose.override.yaml").unlink()
-    failed = run("make", "contract", few, cwd=needy, check=False)
+    failed = run("make", "contract", few, IMAGE, cwd=needy, check=False)
     assert failed.returncode != 0
     reason, _, place = failed.stdout.partition("The service does not start: ")[2].partition("Give it what it needs as")
     assert "store_url: Field required" in reason

@@ -9,12 +9,12 @@ import pytest
 from tests.support.commands import commit, edit, run
 from tests.support.template import PYTHON, ROOT, Render
 
-# The value of `make ON_HOST=`, and answers: what renders other Python code, on the host, and in images with the oldest,
-# the default and the newest Python. The default answers in the image are a part of the first day.
+# `make ON_HOST=` and answers. Each renders other Python code, or runs on another Python. The first day checks the
+# default answers in the image, test_development.py on the host.
+EVERYTHING = {"kafka": True, "telemetry": True, "database": "postgres"}
 CHECKED: list[tuple[str, dict[str, Any]]] = [
-    ("yes", {"python_version": PYTHON}),
     ("yes", {"python_version": PYTHON, "deploy": "cloudformation", "architecture": "arm64"}),
-    ("yes", {"python_version": PYTHON, "deploy": "none", "ci": "none", "kafka": True, "telemetry": True}),
+    ("yes", {"python_version": PYTHON, "deploy": "none", "ci": "none", **EVERYTHING}),
     ("", {"python_version": "3.11", "deploy": "none", "ci": "none"}),
     ("", {"deploy": "cloudformation", "kafka": True, "telemetry": True}),
     ("", {"python_version": "3.15"}),
@@ -34,15 +34,17 @@ async def test_a_coroutine() -> None:
 def test_the_rendered_tests_and_lints_pass(render: Render, on_host: str, answers: dict[str, Any]) -> None:
     repository = render(**answers)
     commit(repository)
-    tested = run("make", "test", f"ON_HOST={on_host}", cwd=repository).stdout
+    how = (f"ON_HOST={on_host}", "ENGINE=")  # without an engine, a service's tests start their own PostgreSQL
+    run("make", "conflicts", "lint", *how, cwd=repository)
+    if not on_host:  # tests/service runs these on the Python of this machine alone
+        ops = repository / "tests/ops"
+        (ops / "test_settings.py").rename(ops / "test_own_settings.py")
+        shutil.copytree(ROOT / "tests/service/ops", ops, dirs_exist_ok=True)
+        shutil.copy(ROOT / "tests/kafka/broker.py", ops)
+    tested = run("make", "test", *how, cwd=repository).stdout
     assert " passed" in tested
     assert "Required test coverage of 90% reached" in tested
     assert ("/app" if not on_host else str(repository)) in tested
-    run("make", "conflicts", "lint", f"ON_HOST={on_host}", cwd=repository)
-    if not on_host:  # tests/service runs these on the Python of this machine alone
-        shutil.copytree(ROOT / "tests/service/ops", repository / "tests/ops", dirs_exist_ok=True)
-        shutil.copy(ROOT / "tests/kafka/broker.py", repository / "tests/ops")
-        run("make", "test", f"ON_HOST={on_host}", cwd=repository)
 
 
 def test_a_lock_file_that_does_not_fit_is_explained_and_renewed_in_the_image(render: Render) -> None:

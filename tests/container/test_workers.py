@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.deploy.cloudformation import Loader
 from tests.support.commands import run, wait_until
 from tests.support.documents import blocks
 from tests.support.template import PYTHON, ROOT, Render
@@ -19,12 +20,7 @@ COMPOSE, CONTAINER = blocks(PAGE, "yaml")
 PORT = 8141
 
 
-class Tagged(yaml.SafeLoader):
-    """Reads the tags of Compose and CloudFormation as the text behind them."""
-
-
-Tagged.add_multi_constructor("!", lambda loader, tag, node: getattr(node, "value", None))
-CHECK = yaml.load(COMPOSE, Tagged)["services"]["worker"]["healthcheck"]["test"]
+CHECK = yaml.load(COMPOSE, Loader)["services"]["worker"]["healthcheck"]["test"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +56,7 @@ def test_compose_runs_the_worker_and_drains_it(repository: Path) -> None:
 
 def test_the_image_runs_the_worker_as_ecs_does(repository: Path, image: str) -> None:
     run("make", "build", f"IMAGE={image}", cwd=repository)
-    (worker,) = yaml.load(CONTAINER, Tagged)
+    (worker,) = yaml.load(CONTAINER, Loader)
     assert worker["HealthCheck"]["Command"] == CHECK
     size = worker["LinuxParameters"]["Tmpfs"][0]["Size"]
     name = f"{image}-worker"

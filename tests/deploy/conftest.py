@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.service import Service
-from tests.support.commands import commit, edit, run, wait_until
+from tests.support.commands import commit, edit, free_port, run, wait_until
 from tests.support.registry import REGISTRY
 from tests.support.template import Render
 
@@ -37,13 +37,15 @@ def is_open(port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of AWS's API, as moto plays it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    """The address of AWS's API, as moto plays it, which takes any credentials."""
+    port = free_port()
     with (tmp_path_factory.mktemp("moto") / "log").open("w") as log:
         server = subprocess.Popen(["moto_server", "--port", str(port)], stdout=log, stderr=log)
         wait_until(lambda: is_open(port))
-        yield f"http://127.0.0.1:{port}"
+        with pytest.MonkeyPatch.context() as patch:
+            for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                patch.setenv(credential, "testing")
+            yield f"http://127.0.0.1:{port}"
         server.terminate()
         server.wait()
 
@@ -59,13 +61,11 @@ def service(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}", prepend=":")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(credential, "testing")
     monkeypatch.setenv("REGISTRY", REGISTRY)
 
     name = f"push-{uuid.uuid4().hex[:8].translate(str.maketrans('0123456789', 'ghijklmnop'))}"
     path = tmp_path / name
-    shutil.copytree(render(service_name=name, aws_account_id="111122223333"), path)
+    shutil.copytree(render(service_name=name, package_name="my_service", aws_account_id="111122223333"), path)
     edit(path / "pyproject.toml", f'name = "{name}"', 'name = "my-service"')  # one layer of dependencies for all
     run("make", "uv.lock", cwd=path)
     commit(path)

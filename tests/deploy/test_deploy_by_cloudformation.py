@@ -36,7 +36,8 @@ def cloudformation(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterato
 @pytest.fixture
 def stack(service: Service, render: Render) -> Service:
     """The service, deployed by CloudFormation, with its parameters for qa-2."""
-    rendered = render(service_name=service.name, aws_account_id="111122223333", deploy="cloudformation")
+    names = {"service_name": service.name, "package_name": "my_service"}
+    rendered = render(**names, aws_account_id="111122223333", deploy="cloudformation")
     shutil.rmtree(service.path / "deploy")
     shutil.copytree(rendered / "deploy", service.path / "deploy")
     (service.path / "deploy/qa-2.parameters").write_text(PARAMETERS)

@@ -1,8 +1,11 @@
-"""A container of a built image."""
+"""A built image, and a container of it."""
 
+import io
 import json
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 import urllib.request
 import uuid
@@ -73,3 +76,16 @@ def running(image: str, *arguments: str, port: int = 8000) -> Iterator[Container
         yield Container(name, port)
     finally:
         docker("rm", "--force", name)
+
+
+def saved_layers(image: str) -> Iterator[tuple[str, tarfile.TarFile]]:
+    """Yield the digest and the content of each layer of an image, the base image's first."""
+    with tempfile.TemporaryFile() as file:
+        subprocess.run(["docker", "save", image], stdout=file, check=True)
+        file.seek(0)
+        with tarfile.open(fileobj=file) as saved:
+            (manifest,) = json.load(saved.extractfile("manifest.json") or io.BytesIO())
+            digests = json.load(saved.extractfile(manifest["Config"]) or io.BytesIO())["rootfs"]["diff_ids"]
+            for digest, name in zip(digests, manifest["Layers"], strict=True):
+                with tarfile.open(fileobj=saved.extractfile(name)) as layer:
+                    yield digest, layer
