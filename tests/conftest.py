@@ -36,7 +36,7 @@ def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
         patch.setenv("MYPY_CACHE_DIR", str(home / "mypy"))  # libraries are checked once, not in each service
         patch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)  # or rendered repositories would be installed into it
-        # Or what `make test` is told reaches the make and the pytest of rendered repositories.
+        # Otherwise the arguments of `make test` would reach make and pytest in rendered repositories.
         for name in ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTEST_ADDOPTS"):
             patch.delenv(name, raising=False)
         yield
@@ -44,7 +44,7 @@ def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(scope="session", autouse=True)
 def fast() -> Iterator[None]:
-    """Compile each text once, parse YAML in C, and ask Git less: half of an update's time, and none of its outcome."""
+    """Compile each text once, parse YAML in C, and ask Git less: an update does the same in half the time."""
     compile_text = jinja2.Environment.compile
     compiled: dict[Any, Any] = {}
 
@@ -88,13 +88,19 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def render(copie_session: Any, template: Path) -> Render:
+def plain(template: Path) -> Path:
+    """The same without Git: Copier clones a repository for each copy."""
+    return shutil.copytree(template, template.with_name("plain"), ignore=shutil.ignore_patterns(".git"))
+
+
+@pytest.fixture(scope="session")
+def render(copie_session: Any, plain: Path) -> Render:
     """Return a function that renders answers into a new directory."""
 
     def render(**answers: Any) -> Path:
         unknown = answers.keys() - (QUESTIONS.keys() - COMPUTED)
         assert not unknown, f"no question is called {unknown}"
-        result = copie_session.copy(extra_answers=answers, template_dir=template)
+        result = copie_session.copy(extra_answers=answers, template_dir=plain)
         assert result.exit_code == 0, result.exception
         path = Path(result.project_dir)
         # Compose names projects after folders, which each worker of pytest-xdist would call the same.
@@ -161,7 +167,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfConta
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Take one worker more than CPUs: a fifth of the time a test waits."""
+    """Take one worker more than there are CPUs, because a test waits for a fifth of its time."""
     return 1 + (os.cpu_count() or 1)
 
 

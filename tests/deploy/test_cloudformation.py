@@ -99,7 +99,7 @@ def test_cfn_lint_accepts_every_task_size(repository: Path, tmp_path: Path) -> N
     every = tmp_path / "every.yml"
     every.write_text(text.replace("\n  LoadBalancer:", "\n" + "\n".join(tasks) + "\n\n  LoadBalancer:"))
     run("cfn-lint", every)
-    every.write_text(every.read_text().replace('Memory: "249856"', 'Memory: "249855"'))
+    every.write_text(text.replace('Memory: "2048"', 'Memory: "2047"'))
     assert "E3047" in run("cfn-lint", every, check=False).stdout
 
 
@@ -114,10 +114,8 @@ def test_ecs_accepts_the_task_definition(repository: Path) -> None:
 
 
 @pytest.fixture
-def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def aws(moto: str) -> Any:
     """Return a function that makes a client of moto."""
-    for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(credential, "testing")
     session = botocore.session.Session()
     return lambda service: session.create_client(service, region_name="us-east-1", endpoint_url=moto)
 

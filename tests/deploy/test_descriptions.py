@@ -140,7 +140,6 @@ def test_the_rendered_checks_pass_and_fail_on_each_broken_value(
     render: Render, deploy: str, kafka: bool, test: str, file: str, changes: list[tuple[str, str]]
 ) -> None:
     repository = render(deploy=deploy, kafka=kafka, python_version=PYTHON)
-    run("uv", "lock", "--quiet", cwd=repository)
     run("uv", "sync", "--quiet", "--python", sys.executable, cwd=repository)
     text = (repository / file).read_text()
     assert [value for value, _ in changes if text.count(value) != 1] == [], "these are not one place"

@@ -43,8 +43,6 @@ print(json.dumps(answer))
 def ecs(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A cluster `main` with the service my-service-stage, which has a sidecar and a health check."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(credential, "testing")
     session = botocore.session.get_session()
     ecs, ec2 = (session.create_client(name, region_name="us-east-1") for name in ("ecs", "ec2"))
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]

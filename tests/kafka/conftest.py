@@ -18,7 +18,6 @@ def repository(render: Render) -> Path:
     """A rendered repository for the Python of these tests, with its dependencies and our event flow."""
     path = render(kafka=True, python_version=PYTHON)
     (path / "src/my_service/events.py").write_text((HERE / "events.py").read_text())
-    run("uv", "lock", "--quiet", cwd=path)
     run("uv", "sync", "--quiet", "--python", sys.executable, cwd=path)
     return path
 

@@ -3,12 +3,13 @@
 import re
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 from tests.support.commands import commit, run, tree
-from tests.support.template import COPIER_YML, EXAMPLES, NEWEST, QUESTIONS, ROOT, Render, copy
+from tests.support.template import COPIER_YML, EXAMPLES, NEWEST, QUESTIONS, ROOT, copy
 
 SETTINGS = {"subdirectory", "min_copier_version", "envops", "skip_if_exists", "exclude"} | {
     f"message_{when}_{what}" for when in ("before", "after") for what in ("copy", "update")
@@ -35,8 +36,8 @@ def test_answers_are_recorded_and_computed_values_are_not(default: Path) -> None
     )
 
 
-def test_an_account_id_keeps_its_leading_zeros(render: Render) -> None:
-    recorded = yaml.safe_load((render(aws_account_id="012345670123") / ".copier-answers.yml").read_text())
+def test_an_account_id_keeps_its_leading_zeros(repositories: Callable[[str], Path]) -> None:
+    recorded = yaml.safe_load((repositories("long") / ".copier-answers.yml").read_text())
     assert recorded["aws_account_id"] == "012345670123"
 
 

@@ -47,11 +47,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("answers", "rule"), REFUSED)
-def test_a_bad_answer_is_refused_with_the_rule(
-    template: Path, tmp_path: Path, answers: dict[str, Any], rule: str
-) -> None:
+def test_a_bad_answer_is_refused_with_the_rule(plain: Path, tmp_path: Path, answers: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the rule is looked for in the unwrapped text
-        copy(template, tmp_path / "new", answers)
+        copy(plain, tmp_path / "new", answers)
     assert rule in " ".join(str(refusal.value).split())
     assert not (tmp_path / "new").exists()
 

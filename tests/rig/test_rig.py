@@ -188,7 +188,7 @@ def test_an_interrupted_start_stops_what_it_started(rig: Rig) -> None:
     wait_until(rig.has_left_nothing)
 
 
-def test_an_image_of_another_recipe_is_built_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_another_recipe_counts_as_missing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig("up")
     monkeypatch.setenv("DOCKER_HOST", rig.environment["DOCKER_HOST"])
     for name, label in {"real": "", "own": f"LABEL rig={images.recipe()}", "stale": "LABEL rig=0123456789ab"}.items():
@@ -198,7 +198,7 @@ def test_an_image_of_another_recipe_is_built_again(rig: Rig, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("arguments", [(), ("run",), ("stop",), ("up", "now")])
-def test_a_wrong_command_line_shows_the_right_ones(rig: Rig, arguments: tuple[str, ...]) -> None:
-    done = rig(*arguments, check=False)
+def test_a_wrong_command_line_shows_the_right_ones(arguments: tuple[str, ...]) -> None:
+    done = run(*RIG, *arguments, check=False)
     assert done.returncode == 2
     assert "python3 -m tests.rig up" in done.stdout
