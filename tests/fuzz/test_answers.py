@@ -111,7 +111,7 @@ def check(repository: Path, answers: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where accepted answers are rendered to; all of it is linted at the end."""
     folder = tmp_path_factory.mktemp("fuzz")
     yield folder
@@ -125,14 +125,14 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_any_answers_are_rendered_well_or_refused(plain: Path, repositories: Path) -> None:
+def test_any_answers_are_rendered_well_or_refused(plain: Path, destination: Path) -> None:
     accepted = refused = 0
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(answer_sets())
     def render(answers: dict[str, Any]) -> None:
         nonlocal accepted, refused
-        new = repositories / "new"
+        new = destination / "new"
         shutil.rmtree(new, ignore_errors=True)
         try:
             copy(plain, new, answers)
@@ -147,7 +147,7 @@ def test_any_answers_are_rendered_well_or_refused(plain: Path, repositories: Pat
         check(new, answers)
         accepted += 1
         event("accepted")
-        new.rename(repositories / f"{accepted}")
+        new.rename(destination / f"{accepted}")
 
     render()
     print(f"{accepted} answer sets rendered, {refused} refused")
