@@ -56,8 +56,8 @@ def test_every_exception_to_the_rights_is_needed(render: Render, facts: Facts) -
     assert not facts["beyond"].keys() & named
 
 
-def test_the_role_that_deploys_can_migrate_a_database(render: Render) -> None:
-    repository = render(deploy="cloudformation", database="postgres")
+def test_the_role_that_deploys_can_run_a_task(render: Render) -> None:
+    repository = render(deploy="cloudformation")
     calls = re.findall(r'"(ecs|logs)", "([a-z-]+)"', (repository / "deploy/task").read_text())
     called = {f"{service}:{operation.title().replace('-', '')}" for service, operation in calls}
     assert {"ecs:RunTask", "logs:GetLogEvents"} <= called

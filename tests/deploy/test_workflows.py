@@ -133,7 +133,7 @@ def test_the_workflows_log_in_to_private_registries_and_indexes(render: Render, 
                     **files,
                     **dict.fromkeys(secrets, ""),
                 )
-    assert (tmp_path / "logins").read_text() == f"login --username ada --password-stdin {registry} pass\n" * 2
+    assert (tmp_path / "logins").read_text() == f"login --username ada --password-stdin {registry} pass\n" * 3
     assert (tmp_path / "env").read_text() == f"NETRC={tmp_path}/netrc\n" * 3
     assert (tmp_path / "netrc").read_text() == "machine x\n"
     assert (tmp_path / "netrc").stat().st_mode & 0o777 == 0o600

@@ -69,7 +69,7 @@ def test_every_changelog_section_says_what_to_do_before_updating() -> None:
 
 
 MESSAGES = {
-    "copy": ("A FastAPI service on AWS ECS", "git init && make up"),
+    "copy": ("A FastAPI service on AWS ECS", "git init --initial-branch=main && make up"),
     "update": ("CHANGELOG.md", "make conflicts"),
 }
 

@@ -15,8 +15,7 @@ from tests.update.script import template_update
 
 ADDRESS = '"$TEMPLATE"'  # the documents say what to set it to
 MONOREPO = (ROOT / "docs/monorepo.md").read_text()
-PLATFORM = (ROOT / "docs/platform.md").read_text().replace("v0.4.0.post1", "v9999.0.0.post1")
-PLATFORM = PLATFORM.replace("v0.5.0rc1", "v9999.1.0rc1")
+PLATFORM = (ROOT / "docs/platform.md").read_text().replace("v0.5.0rc1", "v9999.1.0rc1")
 
 
 def shell(block: str, cwd: Path) -> str:
@@ -87,7 +86,9 @@ def test_the_workflow_of_the_document_is_clean_and_runs_for_its_service_alone(mo
 
 def test_the_steps_of_the_platform_document_work(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fork, versions, five, everything = blocks(PLATFORM)
-    shell(fork.replace(ADDRESS, str(base)), tmp_path)
+    run("git", "init", "--quiet", "--bare", tmp_path / "fork")
+    shell(fork.replace(ADDRESS, str(base)).replace('"$FORK"', str(tmp_path / "fork")), tmp_path)
+    assert "v9999.0.0.post1" in run("git", "tag", cwd=tmp_path / "fork").stdout.split()
     template = tmp_path / "template"
 
     (settings,) = blocks(PLATFORM, "yaml")
