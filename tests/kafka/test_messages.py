@@ -91,6 +91,8 @@ def test_a_message_that_exceeds_the_handler_timeout_fails(broker: Broker, servic
 
 
 def test_a_worker_whose_consumer_has_ended_is_replaced(broker: Broker, service: Service) -> None:
+    broker.order(3999)
+    wait_until(lambda: 3999 in service.handled())
     before = service.consumers()
     broker.order(4000, ends=True)
     wait_until(lambda: any(line["level"] == "critical" for line in service.events()))
