@@ -3,7 +3,6 @@
 import importlib.machinery
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ from typing import Any
 import botocore.session
 import pytest
 
+from tests.deploy.service import Service
 from tests.support.template import PYTHON, Render
 
 # moto runs nothing and ends every task with code 0; this gives a task a log and another exit code, and knows it late.
@@ -102,18 +102,13 @@ def script(repository: Path) -> ModuleType:
     return module
 
 
-def make(repository: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = ["make", "--no-print-directory", "task", *arguments]
-    return subprocess.run(command, cwd=repository, env=os.environ | env, text=True, capture_output=True)
-
-
 def test_a_task_runs_as_the_service_does_and_its_log_and_exit_code_are_passed_on(
     ecs: Any, repository: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "aws").write_text(AWS)
     (tmp_path / "aws").chmod(0o755)
-    done = make(
-        repository,
+    done = Service(repository, "my-service").make(
+        "task",
         "ENV=stage",
         "ECS_CLUSTER=main",
         "CMD=python -m my_service.backfill --name 'two words'",
@@ -172,7 +167,7 @@ def test_make_task_says_in_one_line_what_is_missing(
     script: ModuleType, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("ECS_CLUSTER", raising=False)
-    done = make(repository)
+    done = Service(repository, "my-service").make("task")
     assert done.stderr.splitlines()[0].startswith("ENV is 1 to 16 characters")
     for arguments, said in (
         (("Stage", "true"), "ENV is 1 to 16 characters"),

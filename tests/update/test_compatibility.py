@@ -16,7 +16,7 @@ import yaml
 
 from tests.support.commands import commit, run, tree
 from tests.support.template import ANSWERS, NEWEST, QUESTIONS, ROOT, copy
-from tests.update.versions import config, seeds
+from tests.update.versions import config, seeds, show
 
 Answers = dict[str, Any]
 
@@ -60,10 +60,6 @@ LIMITS: list[Answers] = [
         "system_packages": "a+.-" * 250,
     },
 ]
-
-
-def show(template: Path, version: str, path: str) -> str:
-    return run("git", "show", f"{version}:{path}", cwd=template).stdout
 
 
 def questions(template: Path, version: str) -> dict[str, dict[str, Any]]:

@@ -13,13 +13,17 @@ from tests.support.commands import run
 from tests.support.template import NEWEST, ROOT
 
 
+def show(template: Path, version: str, path: str) -> str:
+    """Return a file as it is in a version."""
+    return run("git", "show", f"{version}:{path}", cwd=template).stdout
+
+
 def versions(template: Path) -> dict[str, str]:
     """Return the tags of released versions with their commits: those that changed the version in pyproject.toml."""
     log = run("git", "log", "--reverse", "--format=%H", "-G^version = ", "--", "pyproject.toml", cwd=template).stdout
     found = {}
     for revision in log.split():
-        text = run("git", "show", f"{revision}:pyproject.toml", cwd=template).stdout
-        if version := re.search(r'^version = "(.*)"$', text, re.MULTILINE):
+        if version := re.search(r'^version = "(.*)"$', show(template, revision, "pyproject.toml"), re.MULTILINE):
             found[f"v{version[1]}"] = revision
     return found
 
@@ -27,7 +31,7 @@ def versions(template: Path) -> dict[str, str]:
 @cache
 def config(template: Path, version: str) -> dict[str, Any]:
     """Return the copier.yml of a version."""
-    found: dict[str, Any] = yaml.safe_load(run("git", "show", f"{version}:copier.yml", cwd=template).stdout)
+    found: dict[str, Any] = yaml.safe_load(show(template, version, "copier.yml"))
     return found
 
 
