@@ -115,5 +115,5 @@ def test_the_steps_of_the_platform_document_work(base: Path, tmp_path: Path, mon
     said = shell(everything, fleet)
     assert "billing: look at it" in said
     assert "orders: look at it" not in said
-    assert run("git", "log", "-1", "--format=%D %s", cwd=orders).stdout.startswith("HEAD -> template-update")
+    assert run("git", "log", "-1", "--format=%D %s", cwd=orders).stdout.startswith("HEAD -> update-template")
     assert recorded(orders)["_commit"] == NEXT

@@ -15,8 +15,11 @@ from tests.update.script import template_update
 def checkout(service: Path, tmp_path: Path) -> Path:
     """A service with an origin, cloned as GitHub clones it."""
     run("git", "clone", "--quiet", "--bare", service, tmp_path / "origin")
-    run("git", "clone", "--quiet", "--depth", "1", (tmp_path / "origin").as_uri(), tmp_path / "checkout")
+    run("git", "clone", "--quiet", "--single-branch", (tmp_path / "origin").as_uri(), tmp_path / "checkout")
     return tmp_path / "checkout"
+
+
+LEFT_ALONE = "::notice::Somebody has worked on the branch template-update; it is left alone"
 
 
 def weekly(checkout: Path, github: GitHub) -> str:
@@ -65,8 +68,34 @@ def test_one_pull_request_shows_what_is_new_until_somebody_works_on_it(
     commit(checkout)
     run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
     publish(published, 4)
-    assert "::notice::Somebody has worked on #1" in weekly(checkout, github)
+    assert LEFT_ALONE in weekly(checkout, github)
     assert on_branch(checkout, ".gitignore") == "resolved\n"
+
+
+def test_a_branch_with_a_persons_commit_is_left_alone_without_a_pull_request_too(
+    checkout: Path, published: Path, github: GitHub
+) -> None:
+    weekly(checkout, github)
+    (checkout / "mine.txt").write_text("mine\n")
+    commit(checkout)
+    run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
+    (github.folder / "state.json").write_text('{"releases": [], "pulls": []}')  # it is closed
+    # The newest commit is the workflow's own.
+    bot = "41898282+github-actions[bot]@users.noreply.github.com"
+    run("git", "-c", f"user.email={bot}", "commit", "--quiet", "--allow-empty", "--message", "Mine", cwd=checkout)
+    run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
+    publish(published, 3)
+    assert LEFT_ALONE in weekly(checkout, github)
+    assert on_branch(checkout, "mine.txt") == "mine\n"
+    assert github.state["pulls"] == []
+
+
+def test_a_branch_of_the_workflow_alone_is_used_again(checkout: Path, published: Path, github: GitHub) -> None:
+    weekly(checkout, github)
+    (github.folder / "state.json").write_text('{"releases": [], "pulls": []}')
+    publish(published, 3)
+    weekly(checkout, github)
+    assert [pull["title"] for pull in github.state["pulls"]] == [f"Update the template to {AFTER_NEXT}"]
 
 
 def test_no_pull_request_is_opened_without_a_new_version(checkout: Path, github: GitHub) -> None:
