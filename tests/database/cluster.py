@@ -144,13 +144,13 @@ class Service(Gunicorn):
         """Tell whether each of many requests is answered from the database."""
         return all(self.ask("/notes?limit=1")[0] == 200 for _ in range(10))
 
-    def migrate(self) -> subprocess.Popen[str]:
+    def migrate(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start the migrations of the repository."""
-        command = (".venv/bin/python", "-m", "my_service.ops.migrate")
+        command = (".venv/bin/python", "-m", "my_service.ops.migrate", *arguments)
         return subprocess.Popen(
             command,
             cwd=self.repository,
-            env=self.environment | {"DATABASE_HOST": "127.0.0.1"},
+            env=self.environment | {"DATABASE_HOST": "127.0.0.1"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

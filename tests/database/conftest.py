@@ -9,9 +9,11 @@ import pytest
 
 from tests.database.cluster import Server, Service
 from tests.support.commands import run
-from tests.support.template import PYTHON, Render
+from tests.support.documents import blocks
+from tests.support.template import PYTHON, ROOT, Render
 
 HERE = Path(__file__).parent
+DOCUMENT = (ROOT / "docs/database.md").read_text()
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +21,9 @@ def repository(render: Render) -> Path:
     """A rendered repository for the Python of these tests, with its dependencies and our routes."""
     path = render(database="postgres", python_version=PYTHON)
     (path / "src/my_service/probe.py").write_text((HERE / "probe.py").read_text())
+    (path / "src/my_service/routers/export.py").write_text(
+        blocks(DOCUMENT, "python")[-1].replace("PACKAGE", "my_service")
+    )
     run("uv", "sync", "--quiet", "--python", sys.executable, cwd=path)
     return path
 

@@ -35,6 +35,7 @@ CONCURRENTLY = """\
 with op.get_context().autocommit_block():
     op.create_index("ix_notes_text", "notes", ["text"], postgresql_concurrently=True)
 """
+HISTORY = "SELECT string_agg(revision, ',' ORDER BY revision) FROM alembic_history"
 EXPAND = 'op.add_column("notes", sa.Column("title", sa.Text()))'
 
 
@@ -52,7 +53,7 @@ def write(repository: Path, server: Server) -> Iterator[Callable[[int, str], Pat
     for path in written:
         path.unlink(missing_ok=True)
     server.sql("DROP INDEX IF EXISTS ix_notes_text; ALTER TABLE notes DROP COLUMN IF EXISTS title")
-    server.sql("UPDATE alembic_version SET version_num = '0001'")
+    server.sql("UPDATE alembic_version SET version_num = '0001'", "DELETE FROM alembic_history WHERE revision > '0001'")
 
 
 def test_three_migrations_at_once_are_run_once_while_the_service_writes(
@@ -69,19 +70,20 @@ def test_three_migrations_at_once_are_run_once_while_the_service_writes(
     assert sum("Running upgrade 0001 -> 0002" in text for text in said) == 1
     assert server.sql("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == "0"
     assert server.sql("SELECT version_num FROM alembic_version") == "0003"
+    assert server.sql(HISTORY) == "0001,0002,0003"
     assert client.statuses.keys() == {201}
 
 
-def test_a_schema_that_is_newer_than_the_image_is_left_alone(server: Server, service: Service) -> None:
-    server.sql("UPDATE alembic_version SET version_num = '0099'")
-    try:
-        older = service.migrate()
-        said, _ = older.communicate(timeout=60)
-        assert older.returncode == 0
-        assert "the schema is newer than this image" in said
-        assert server.sql("SELECT version_num FROM alembic_version") == "0099"
-    finally:
-        server.sql("UPDATE alembic_version SET version_num = '0001'")
+def test_a_failed_migration_leaves_those_before_it_and_their_history(
+    server: Server, service: Service, write: Callable[[int, str], Path]
+) -> None:
+    write(2, EXPAND)
+    write(3, 'op.execute("SELECT 1 / 0")')
+    failed = service.migrate()
+    said, _ = failed.communicate(timeout=60)
+    assert failed.returncode == 1, said
+    assert server.sql("SELECT version_num FROM alembic_version") == "0002"
+    assert server.sql(HISTORY) == "0001,0002"
 
 
 def test_a_migration_gives_up_a_lock_and_says_so(

@@ -1,18 +1,21 @@
 """What PostgreSQL's errors become, and the password that AWS takes."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 from fastapi.testclient import TestClient
 from my_service.ops import iam
 from my_service.ops.app import create_app
 from my_service.ops.database import Session, is_away
 from my_service.ops.settings import OpsSettings
-from sqlalchemy import exc, text
+from sqlalchemy import BigInteger, exc, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 SECRET = "hunter" + "2"  # tracebacks show the source
 
@@ -81,6 +84,58 @@ def test_a_lost_connection_is_503_in_the_shape_of_all_errors(app: FastAPI) -> No
     assert response.status_code == 503
     assert response.json().keys() == {"detail", "request_id"}
     assert response.headers["retry-after"] == "1"
+
+
+class Row(DeclarativeBase):
+    """A table for what is never saved."""
+
+
+class Thing(Row):
+    """One of its rows."""
+
+    __tablename__ = "things"
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+
+
+async def add(session: AsyncSession) -> None:
+    session.add(Thing(id=1))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        add,
+        lambda session: session.execute(text("SELECT 1")),
+        lambda session: session.scalar(text("SELECT 1")),
+        lambda session: session.scalars(text("SELECT 1")),
+        lambda session: session.stream(text("SELECT 1")),
+        lambda session: session.get(Thing, 1),
+        lambda session: session.commit(),
+        lambda session: session.connection(),
+        lambda session: session.begin().start(),
+        lambda session: session.run_sync(lambda sync: sync.add(Thing(id=1))),
+    ],
+)
+@pytest.mark.parametrize("of_the_route", [True, False])
+def test_a_session_that_has_ended_says_what_to_use(
+    app: FastAPI, use: Callable[[AsyncSession], Awaitable[object]], of_the_route: bool
+) -> None:
+    async def work(session: AsyncSession) -> None:
+        with pytest.raises(exc.InvalidRequestError, match=r"request\.app\.state\.sessions\.begin\(\)"):
+            await use(session)
+        ended.append(session)
+
+    @app.post("/later")
+    async def later(session: Session, tasks: BackgroundTasks) -> None:
+        if not of_the_route:
+            async with app.state.sessions.begin() as session:
+                pass
+        tasks.add_task(work, session)
+
+    ended: list[AsyncSession] = []
+    with TestClient(app) as client:
+        assert client.post("/later").status_code == 200
+    assert len(ended) == 1
 
 
 def test_settings_refuse_to_guess_where_the_database_is(monkeypatch: pytest.MonkeyPatch) -> None:
