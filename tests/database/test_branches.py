@@ -169,8 +169,8 @@ def test_of_two_migrations_with_one_id_none_is_skipped(clone: Clone, database: C
 
 
 def test_the_sql_of_a_merge_is_judged_without_that_of_the_branches(clone: Clone) -> None:
-    branch = clone.write("a.py", "a", "0001", "title")
-    clone.write("b.py", "b", "0001", "author")
+    clone.write("a.py", "a", "0001", "title")
+    branch = clone.write("b.py", "b", "0001", "author")
     clone.done("service", "--merge")
     (merge,) = (clone.path / VERSIONS).glob("*_merge_a_and_b.py")
     locks = 'op.create_index("ix_notes_text", "notes", ["text"])'
@@ -179,7 +179,7 @@ def test_the_sql_of_a_merge_is_judged_without_that_of_the_branches(clone: Clone)
         before = file.read_text()
         file.write_text(before.replace(f"    {statement}", f"    {locks}\n    {statement}", 1))
         failed = re.findall(rf"FAILED tests/database/test_migrations.py::{judged}\[(\w+)\]", clone.lint().stdout)
-        assert failed == ["a" if file == branch else merge.name.split("_")[4]]
+        assert failed == ["b" if file == branch else merge.name.split("_")[4]]
         file.write_text(before)
 
 

@@ -1,6 +1,7 @@
 """What runs after its route: it keeps no connection of the pool, and none of its mistakes is silent."""
 
 import socket
+import time
 import urllib.request
 from contextlib import ExitStack
 
@@ -38,11 +39,21 @@ def test_the_documented_stream_and_background_task_work_and_a_slow_client_keeps_
     server: Server, service: Service
 ) -> None:
     server.sql("INSERT INTO notes (text) SELECT repeat('x', 1000) FROM generate_series(1, 10000)")
+
+    def stuck() -> bool:
+        newest = "SELECT max(query_start) FROM pg_stat_activity WHERE usename = 'service'"
+        before = server.sql(newest)
+        time.sleep(0.5)
+        return server.sql(newest) == before
+
     with ExitStack() as clients:
         for _ in range(MORE_THAN_ALL_CONNECTIONS):
-            client = clients.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            client = clients.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # or the kernel would take all of it
+            client.connect(("127.0.0.1", service.port))
             client.sendall(b"GET /export HTTP/1.1\r\nhost: x\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 200")
+        wait_until(stuck)
         assert service.is_back()
     assert service.is_back()
     with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/export") as response:
