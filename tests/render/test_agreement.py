@@ -55,6 +55,13 @@ def test_every_file_names_the_same_port(repository: Path, package: Path, answers
     assert compose["services"]["api"]["ports"] == [f"127.0.0.1:{port}:{port}"]
 
 
+def test_every_server_has_the_same_protocols(repository: Path, package: Path) -> None:
+    for flag, name in {"http": "HTTP", "ws": "WebSocket"}.items():
+        assert facts(rf'"{flag}": protocols\.(\w+)', package / "ops/worker.py") == {name}
+        development = facts(rf'--{flag}[", ]+([\w.:]+)', repository / "Makefile", repository / "Dockerfile.dev")
+        assert development == {f"{package.name}.ops.protocols:{name}"}
+
+
 def test_every_file_names_the_same_health_path(repository: Path, package: Path, answers: dict[str, Any]) -> None:
     assert facts(r'^HEALTH_PATH = "(.*)"$', package / "ops/health.py") == {answers["health_path"]}
     assert facts(r'"GET", "(.*)"', package / "ops/healthcheck.py") == {answers["health_path"]}

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.testclient import TestClient
 from my_service.ops.app import create_app
 from my_service.ops.health import HEALTH_PATH, VERSION_PATH
+from my_service.ops.protocols import without_logged_errors
 from my_service.ops.settings import OpsSettings
 from pydantic import BaseModel
 from starlette.types import Message, Scope
@@ -256,9 +257,12 @@ async def request(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    service.state.served = True
     scope: Scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
-    task = asyncio.create_task(service(scope, next_message, send))
+
+    async def serve() -> None:
+        await without_logged_errors(service)(scope, next_message, send)
+
+    task = asyncio.create_task(serve())
     await asyncio.sleep(0.05)
     if during:
         during(task)

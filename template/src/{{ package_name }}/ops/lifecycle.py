@@ -76,7 +76,6 @@ def _drain_on_sigterm(app: FastAPI, drain_seconds: int) -> None:
     """Put the drain before the server's own SIGTERM handler, where there is one."""
     loop = asyncio.get_running_loop()
     stop = signal.getsignal(signal.SIGTERM)
-    app.state.served = callable(stop)
     if not callable(stop):  # a test client: no server, nothing to drain
         return
 
