@@ -182,7 +182,7 @@ class Server(Gunicorn):
         self.launch("my_service.main:app", port, repository, self.log_file, environment)
 
     def connect(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -306,7 +306,7 @@ def test_an_exception_reaches_all_trackers_and_the_log_once_and_the_connection_s
     server: Server, kind: str, status: int
 ) -> None:
     mark = uuid.uuid4().hex
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
     connection.connect()
     connection.auto_open = 0  # it does not open again
     connection.request("GET", f"/{kind}/{mark}", headers={"X-Request-ID": mark})
@@ -382,13 +382,13 @@ def test_behind_nginx_each_client_gets_its_own_answer_and_no_body_is_lost(nginx:
             wrong[answer[:80]] += 1
 
     def attack() -> None:
-        connection = HTTPConnection("127.0.0.1", nginx, timeout=30)
+        connection = HTTPConnection("127.0.0.1", nginx, timeout=10)
         for _ in range(20):
             ask(connection, json.dumps(body), "POST", "/echo", body, offer)
         connection.close()
 
     def use(name: str) -> int:
-        connection = HTTPConnection("127.0.0.1", nginx, timeout=30)
+        connection = HTTPConnection("127.0.0.1", nginx, timeout=10)
         for number in itertools.count():
             if ended.is_set():
                 break
