@@ -69,7 +69,7 @@ class Clone:
 
     def lint(self) -> subprocess.CompletedProcess[str]:
         """Run the tests of the migrations, as `make lint` does."""
-        pytest_of_service = (".venv/bin/python", "-m", "pytest", "--no-cov", "--quiet", "tests/database")
+        pytest_of_service = (".venv/bin/python", "-m", "pytest", "--no-cov", "--quiet", "ops/checks/test_migrations.py")
         path = f"{self.path}/.venv/bin:/usr/bin:/bin"
         return run(*pytest_of_service, cwd=self.path, check=False, PATH=path, PYTHONPATH="src")
 
@@ -178,7 +178,7 @@ def test_the_sql_of_a_merge_is_judged_without_that_of_the_branches(clone: Clone)
     for file, statement in ((branch, "op.add_column"), (merge, "pass")):
         before = file.read_text()
         file.write_text(before.replace(f"    {statement}", f"    {locks}\n    {statement}", 1))
-        failed = re.findall(rf"FAILED tests/database/test_migrations.py::{judged}\[(\w+)\]", clone.lint().stdout)
+        failed = re.findall(rf"FAILED ops/checks/test_migrations.py::{judged}\[(\w+)\]", clone.lint().stdout)
         assert failed == ["b" if file == branch else merge.name.split("_")[4]]
         file.write_text(before)
 

@@ -111,7 +111,7 @@ def repository(render: Render) -> Path:
 
 def test_no_request_makes_a_service_answer_500(repository: Path, tmp_path: Path) -> None:
     service, port, log = Gunicorn(), free_port(), tmp_path / "log"
-    service.launch("my_service.main:app", port, repository, log, {"PYTHONPATH": "src"})
+    service.launch("my_service.main:app", port, repository, log, {"PYTHONPATH": "src", "SERVE_DOCS": "true"})
     try:
         wait_until(lambda: "Application startup complete" in log.read_text())
         options = [

@@ -1,7 +1,7 @@
 """A Kafka cluster of one broker in memory, librdkafka's mock. Prints where it listens and obeys the lines of its input.
 
 `down` refuses connections, until `up`. `refuse TOPIC` lets no new client use a topic, until `accept TOPIC`.
-What it holds stays.
+`slow 50` delays each answer by 50 ms. What it holds stays.
 """
 
 import ctypes
@@ -23,13 +23,15 @@ print(kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)
 
 TOPIC_AUTHORIZATION_FAILED = 29
 for line in sys.stdin:
-    command, *topics = line.split()
+    command, *arguments = line.split()
     match command:
         case "down":
             kafka.rd_kafka_mock_broker_set_down(cluster, 1)
         case "up":
             kafka.rd_kafka_mock_broker_set_up(cluster, 1)
         case "refuse":
-            kafka.rd_kafka_mock_topic_set_error(cluster, topics[0].encode(), TOPIC_AUTHORIZATION_FAILED)
+            kafka.rd_kafka_mock_topic_set_error(cluster, arguments[0].encode(), TOPIC_AUTHORIZATION_FAILED)
         case "accept":
-            kafka.rd_kafka_mock_topic_set_error(cluster, topics[0].encode(), 0)
+            kafka.rd_kafka_mock_topic_set_error(cluster, arguments[0].encode(), 0)
+        case "slow":
+            kafka.rd_kafka_mock_broker_set_rtt(cluster, 1, int(arguments[0]))

@@ -24,5 +24,6 @@ def service(request: pytest.FixtureRequest, render: Render) -> Path:
     path = render(python_version=PYTHON, **SERVICES[request.param])
     shutil.copytree(OPS, path / "tests/ops", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests/kafka/broker.py", path / "tests/ops")
+    shutil.copytree(ROOT / "tests/container/ops", path / "ops/contract/ops")  # for mypy
     run("uv", "sync", "--quiet", "--python", sys.executable, cwd=path)
     return path

@@ -26,7 +26,6 @@ from tests.support.template import PYTHON, Render
 
 IMPORTS = """\
 import asyncio
-import itertools
 import json
 import os
 from pathlib import Path
@@ -62,10 +61,25 @@ async def echo(request: Request) -> str:
     return (await request.body()).decode()
 
 
+@app.post("/headers")
+async def headers(request: Request) -> dict[str, str]:
+    await request.body()
+    return dict(request.headers)
+
+
 @app.get("/sleep/{seconds}")
 async def sleep(seconds: float) -> str:
     await asyncio.sleep(seconds)
     return "slept"
+
+
+@app.get("/endless")
+async def endless() -> StreamingResponse:
+    async def begin() -> Any:
+        yield b"begun"
+        await asyncio.sleep(60)
+
+    return StreamingResponse(begin())
 
 
 @app.get("/broken/{mark}")
@@ -241,6 +255,11 @@ def server(
         server.kill()
 
 
+def test_the_api_documentation_is_served_in_development_alone(server: Server) -> None:
+    ((status, _),) = server.talk(LAST.replace("/hello/Ada", "/openapi.json"))
+    assert status == (200 if isinstance(server, Development) else 404)
+
+
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("offer", OFFERS)
@@ -275,6 +294,97 @@ def test_many_offers_in_one_packet_are_all_answered(server: Server) -> None:
 def test_connect_is_refused_and_nothing_after_it_is_a_request(server: Server, target: str) -> None:
     head = f"CONNECT {target} HTTP/1.1\r\nHost: example.com\r\nContent-Length: {len(SMUGGLED)}\r\n\r\n"
     assert [status for status, _ in server.talk(head + SMUGGLED)] == [400]
+
+
+TRAILERS = "X-Forwarded-For: 192.0.2.66\r\nX-Request-ID: forged\r\nAuthorization: Bearer forged\r\n"
+
+
+def test_a_trailer_is_never_a_header(server: Server) -> None:
+    head = post("Transfer-Encoding: chunked\r\n", path="/headers")
+    received = (200, {"host": "service", "transfer-encoding": "chunked"})
+    packets = [head, "5\r\nhello\r\n", f"0\r\n{TRAILERS}\r\n", LAST]
+    assert server.talk("".join(packets)) == [received, GREETED]
+    assert server.talk(*packets) == [received, GREETED]
+
+
+LARGE = "a" * 70_000
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post("X: y\r\n" * 100),
+        post(f"X: {LARGE}\r\n"),
+        post(f"X: {LARGE[:9000]}\r\n" * 8),
+        f"GET /{LARGE} HTTP/1.1\r\n",
+        f"GET / HTTP/1.1\r\nX: {LARGE}",  # and so on
+    ],
+)
+def test_a_head_has_a_limit(server: Server, request_: str) -> None:
+    assert server.talk(request_) == [(431, "Request Header Fields Too Large")]
+
+
+@pytest.mark.parametrize("rest", [f"0\r\nX: {LARGE}", "0\r\n" + "X: y\r\n" * 12_000, f"5;{LARGE}"])
+def test_what_stands_beside_a_body_has_a_limit(server: Server, rest: str) -> None:
+    with server.connect() as connection:
+        connection.sendall(post("Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\n").encode())
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(rest.encode())
+        answers = parse(b"".join(iter(lambda: connection.recv(65536), b"")))
+        assert list(answers) == [(431, "Request Header Fields Too Large")]
+
+
+def test_a_usual_large_head_is_taken(server: Server) -> None:
+    headers = "".join(f"X-{number}: {LARGE[:600]}\r\n" for number in range(97))
+    assert server.talk(post(headers, "Connection: close\r\n")) == [(200, "")]
+
+
+def test_a_client_that_has_said_all_gets_its_answers(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /sleep/0.2 HTTP/1.1\r\nHost: service\r\n\r\n" * 2)
+        connection.shutdown(socket.SHUT_WR)
+        answers = parse(b"".join(iter(lambda: connection.recv(65536), b"")))
+        assert list(answers) == [(200, "slept")] * 2
+
+
+def test_a_client_that_goes_is_logged_as_gone_and_its_stream_ends(server: Server) -> None:
+    before = len(server.lines('"/endless"'))
+    with server.connect() as connection:
+        connection.sendall(b"GET /endless HTTP/1.1\r\nHost: service\r\n\r\n")
+        connection.recv(65536)
+    wait_until(lambda: len(server.lines('"/endless"')) > before)
+    assert [line["status"] for line in server.lines('"/endless"')[before:]] == [499]
+
+
+def test_an_answer_before_100_continue_closes_the_connection(server: Server) -> None:
+    expect = ["Expect: 100-continue\r\n", "Content-Length: 5\r\n"]
+    ((status, _),) = server.talk(post(expect[0], "Content-Length: 50000000\r\n"))
+    assert status == 413
+    with server.connect() as connection:
+        connection.sendall(post(*expect).encode())
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"hello" + LAST.encode())
+        assert list(parse(b"".join(iter(lambda: connection.recv(65536), b"")))) == [(200, "hello"), GREETED]
+
+
+def test_what_is_no_request_is_never_the_answer_to_the_one_before(server: Server) -> None:
+    assert server.talk("GET /sleep/0.2 HTTP/1.1\r\nHost: service\r\n\r\nrubbish\r\n\r\n") == [(200, "slept")]
+
+
+def test_malformed_requests_are_counted_in_a_line_a_second(server: Server) -> None:
+    def lines() -> list[dict[str, Any]]:
+        return server.lines("malformed requests were refused")
+
+    def refused() -> int:
+        return sum(line["count"] for line in lines())
+
+    wait_until(lambda: server.talk("x\r\n\r\n") != [] and refused() > 0)
+    time.sleep(1.5)  # until what tests before have sent is logged
+    requests, counted, logged = 50, refused(), len(lines())
+    assert [server.talk("x\r\n\r\n") for _ in range(requests)] == [[(400, "Bad Request")]] * requests
+    wait_until(lambda: refused() == counted + requests)
+    assert len(lines()) < logged + requests
+    assert set(lines()[-1]["clients"]) == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("header", ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg=="])

@@ -3,14 +3,17 @@
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 from my_service.ops.app import create_app
 from my_service.ops.health import HEALTH_PATH
-from my_service.ops.proxies import trust
+from my_service.ops.middleware import trust
 from my_service.ops.settings import OpsSettings
+from pydantic import BaseModel
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import Scope
 
 from .log_lines import LogLines
@@ -18,17 +21,11 @@ from .log_lines import LogLines
 SETTINGS = OpsSettings(environment="test")
 
 
-def test_own_exception_handlers_and_telemetry_are_added_to_ours() -> None:
+def test_own_exception_handlers_are_added_to_ours() -> None:
     async def teapot(_request: Request, _error: Exception) -> Response:
         return PlainTextResponse("teapot", 418)
 
-    excluded: list[str] = []
-
-    def exclude(scope: Scope) -> bool:
-        excluded.append(scope["path"])
-        return True
-
-    app = create_app(SETTINGS, exception_handlers={KeyError: teapot}, telemetry={"exclude": exclude})
+    app = create_app(SETTINGS, exception_handlers={KeyError: teapot})
 
     @app.get("/key")
     async def key() -> None:
@@ -37,11 +34,6 @@ def test_own_exception_handlers_and_telemetry_are_added_to_ours() -> None:
     client = TestClient(app)
     assert client.get("/key").status_code == 418
     assert "request_id" in client.get("/nowhere").json()
-    ours = app._telemetry["exclude"]
-    assert ours is not None
-    assert ours({"path": HEALTH_PATH})
-    assert ours({"path": "/key"})
-    assert excluded == ["/key"]
 
 
 def test_own_middleware_and_cors_run_inside_the_templates_middleware(log_lines: LogLines) -> None:
@@ -58,6 +50,99 @@ def test_own_middleware_and_cors_run_inside_the_templates_middleware(log_lines: 
     assert response.headers["access-control-allow-origin"] == "https://example.com"
     assert response.headers["x-stamp"] == "yes"
     assert [line["request_id"] for line in log_lines()] == [response.headers["x-request-id"]]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/broken", 500), ("POST", "/read", 413), ("POST", "/unread", 413), ("GET", "/nowhere", 404)],
+)
+def test_a_browser_of_another_origin_can_read_errors(method: str, path: str, status: int) -> None:
+    app = create_app(OpsSettings(environment="test", max_body_size=10))
+
+    @app.middleware("http")
+    async def passes(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        return await call_next(request)
+
+    app.add_middleware(CORSMiddleware, allow_origins=["https://example.com"])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["testserver"])
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError
+
+    @app.post("/read")
+    async def read(request: Request) -> int:
+        return len(await request.body())
+
+    app.post("/unread")(lambda: 1)
+    client = TestClient(app, raise_server_exceptions=False)
+    body = b"12345678901" if method == "POST" else None
+    response = client.request(method, path, content=body, headers={"origin": "https://example.com"})
+    assert response.status_code == status
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+    assert response.headers.get_list("access-control-allow-origin") == ["https://example.com"]
+    assert response.headers.get_list("vary") == ["Origin"]
+    refused = client.request(method, path, headers={"origin": "https://example.com", "host": "other"})
+    assert refused.status_code == 400
+    assert refused.headers["access-control-allow-origin"] == "https://example.com"
+
+
+@pytest.mark.parametrize("environment", ["test", "local"])
+def test_the_api_documentation_is_served_if_a_setting_says_so(environment: str) -> None:
+    for serve, status in {False: 404, True: 200}.items():
+        client = TestClient(create_app(OpsSettings(environment=environment, serve_docs=serve)))
+        assert {client.get(path).status_code for path in ("/docs", "/redoc", "/openapi.json")} == {status}
+
+
+def test_opentelemetrys_instrumentor_finds_the_stack_that_it_looks_for() -> None:
+    assert type(create_app(SETTINGS).build_middleware_stack()) is ServerErrorMiddleware
+
+
+class Login(BaseModel):
+    password: str
+
+
+def add_failures(app: FastAPI) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("secret detail")
+
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(418, "short and stout")
+
+    @app.post("/login")
+    async def login(value: Login) -> None:
+        pass
+
+
+@pytest.mark.parametrize("mounted", [FastAPI(), create_app(SETTINGS)], ids=["FastAPI", "create_app"])
+def test_a_mounted_application_answers_errors_as_the_service_does(mounted: FastAPI, log_lines: LogLines) -> None:
+    app = create_app(SETTINGS)
+    add_failures(mounted)
+    app.mount("/v1", mounted)
+    client = TestClient(app, raise_server_exceptions=False)
+    expected = {"/v1/broken": (500, "Internal Server Error"), "/v1/teapot": (418, "short and stout")}
+    for path, (status, detail) in {**expected, "/v1/nowhere": (404, "Not Found")}.items():
+        response = client.get(path)
+        (request_id,) = response.headers.get_list("x-request-id")
+        assert response.status_code == status
+        assert response.json() == {"detail": detail, "request_id": request_id}
+        (line,) = log_lines()
+        assert (line["request_id"], line["status"]) == (request_id, status)
+    wrong = client.post("/v1/login", json={"password": ["hunter2"]})
+    assert wrong.json()["request_id"] == wrong.headers["x-request-id"]
+    assert "hunter2" not in wrong.text
+
+
+def test_a_mounted_application_keeps_its_own_error_handlers() -> None:
+    async def teapot(_request: Request, _error: Exception) -> Response:
+        return PlainTextResponse("tea", 418)
+
+    app, mounted = create_app(SETTINGS), FastAPI(exception_handlers={HTTPException: teapot})
+    add_failures(mounted)
+    app.mount("/v1", mounted)
+    assert TestClient(app).get("/v1/teapot").text == "tea"
 
 
 def test_a_mounted_application_is_logged_and_its_health_is_not_ours(log_lines: LogLines) -> None:
@@ -88,6 +173,8 @@ CHAIN = b"198.51.100.6, 203.0.113.9 , 192.0.2.7:443"
         (1, b"2001:db8::1", "2001:db8::1"),
         (1, b"somebody", "peer"),
         (1, b"", "peer"),
+        (1, b"fe80::1%eth0", "peer"),
+        (1, b" " * 99 + b"192.0.2.7", "peer"),  # what is kept of each address has a bound
     ],
 )
 def test_the_client_address_is_what_our_first_proxy_saw(hops: int, chain: bytes, client: str) -> None:

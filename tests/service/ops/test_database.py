@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from fastapi import BackgroundTasks, FastAPI
 from fastapi.testclient import TestClient
-from my_service.ops import iam
+from my_service import settings
+from my_service.ops import iam, migrate
 from my_service.ops.app import create_app
 from my_service.ops.database import Session, is_away
 from my_service.ops.settings import OpsSettings
@@ -68,6 +69,21 @@ def app() -> FastAPI:
         await session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     return app
+
+
+def test_a_migration_needs_no_setting_of_the_services_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs where a setting that a new version requires is not there yet."""
+
+    class Demanding(OpsSettings):
+        payments_url: str
+
+    seen: list[OpsSettings] = []
+    monkeypatch.setattr(settings, "Settings", Demanding)
+    settings.get_settings.cache_clear()
+    monkeypatch.setattr(migrate, "upgrade", seen.append)
+    monkeypatch.setenv("MAX_TASKS", "77")
+    assert migrate.main([]) == 0
+    assert [each.max_tasks for each in seen] == [77]
 
 
 def test_a_wrong_statement_is_500_and_its_values_are_not_logged(

@@ -23,11 +23,12 @@ from my_service.ops.messages import Messages
 from my_service.ops.settings import OpsSettings
 from opentelemetry import trace
 from pydantic import BaseModel, ValidationError, model_validator
+
 from tests.ops.log_lines import LogLines
 
 BROKER = Path(__file__).with_name("broker.py")
 AWAY = "127.0.0.1:9"
-
+Cluster = subprocess.Popen[str]
 
 TRACE = 0x0AF7651916CD43DD8448EB211C80319C
 
@@ -44,16 +45,21 @@ class Number(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def brokers() -> Iterator[str]:
-    """The address of a cluster."""
+def cluster() -> Iterator[Cluster]:
     with subprocess.Popen(
         [sys.executable, BROKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as cluster:
-        assert cluster.stdout
-        address = cluster.stdout.readline().strip()
-        assert address, "the broker does not start"
-        yield address
+        yield cluster
         cluster.terminate()
+
+
+@pytest.fixture(scope="module")
+def brokers(cluster: Cluster) -> str:
+    """The address of the cluster."""
+    assert cluster.stdout
+    address = cluster.stdout.readline().strip()
+    assert address, "the broker does not start"
+    return address
 
 
 @pytest.fixture
@@ -77,6 +83,12 @@ def settings(brokers: str = "", service_name: str = "example", **more: Any) -> O
     return OpsSettings(
         environment="test", service_name=service_name, kafka_brokers=brokers, kafka_session_timeout=6, **more
     )
+
+
+def tell(cluster: Cluster, command: str) -> None:
+    """Have the cluster do what broker.py knows."""
+    assert cluster.stdin
+    print(command, file=cluster.stdin, flush=True)
 
 
 async def pause(_attempt: int) -> None:
@@ -177,25 +189,20 @@ def test_the_drain_ends_the_consumer_after_the_message_at_hand(app: FastAPI, bro
     asyncio.run(run())
 
 
-def test_the_stop_lets_a_consumer_leave_its_group(app: FastAPI, brokers: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    leave = AIOKafkaConsumer.stop
-    left: list[AIOKafkaConsumer] = []
-
-    async def slowly(self: AIOKafkaConsumer) -> None:
-        await asyncio.sleep(0.5)
-        await leave(self)
-        left.append(self)
-
+def test_the_stop_lets_a_consumer_leave_its_group(
+    app: FastAPI, cluster: Cluster, brokers: str, log_lines: LogLines
+) -> None:
     async def handle(_number: Number, _app: FastAPI) -> None:
         app.state.draining = True
 
     async def run() -> None:
-        monkeypatch.setattr(AIOKafkaConsumer, "stop", slowly)
         async with with_kafka(None, settings(brokers, "leave"), [Subscription("leave", Number, handle)])(app):
             await publish(app, "leave", Number(value=1))
             await until(lambda: app.state.draining)
-            await asyncio.sleep(0.1)
-        assert len(left) == 1
+            tell(cluster, "slow 1000")
+            await asyncio.sleep(1.75)  # now the drain is noticed, the offset is committed, and the group is being left
+        tell(cluster, "slow 0")
+        assert "LeaveGroup request succeeded" in [line["event"] for line in log_lines()]
 
     asyncio.run(run())
 

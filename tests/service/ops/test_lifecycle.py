@@ -1,4 +1,4 @@
-"""Start and stop; the drain of a real process is tested on the running image, in tests/contract."""
+"""Start and stop; the drain of a real process is tested on the running image, in tests/container."""
 
 import asyncio
 import mmap
@@ -66,6 +66,7 @@ def test_sigterm_drains_first_and_then_stops() -> None:
     stopped = asyncio.Event()
     app = FastAPI()
     app.state.draining = False
+    app.state.stopping = asyncio.Event()
 
     async def run() -> None:
         signal.signal(signal.SIGTERM, lambda _signum, _frame: stopped.set())
@@ -73,6 +74,7 @@ def test_sigterm_drains_first_and_then_stops() -> None:
             signal.raise_signal(signal.SIGTERM)
             assert app.state.draining
             assert not stopped.is_set()
+            await asyncio.wait_for(app.state.stopping.wait(), timeout=5)
             await asyncio.wait_for(stopped.wait(), timeout=5)
 
     asyncio.run(run())

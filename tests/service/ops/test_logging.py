@@ -1,16 +1,19 @@
 """Log lines, whoever writes them."""
 
+import asyncio
 import json
 import logging
 import logging.handlers
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from fastapi import FastAPI
 from my_service.ops.app import create_app
 from my_service.ops.logging import configure
 from my_service.ops.settings import OpsSettings
@@ -105,6 +108,41 @@ CYCLE: dict[str, Any] = {}
 CYCLE["self"] = CYCLE
 
 
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "event": lambda log: log.info("webhook", event="push"),
+    "argument": lambda log: log.info("%d", "text"),
+    "level": lambda log: log.log("INFO", "text"),
+    "nothing": lambda log: log.info(answer=1),
+    "exception": lambda log: log.error("failed", exc_info=(1, 2, 3)),
+    "names": lambda log: log.info("x", self=1, method="GET", name="y"),
+    "awaited": lambda log: asyncio.run(log.ainfo("%d", "text")),
+    "awaited event": lambda log: asyncio.run(log.aexception("webhook", event="push")),
+}
+
+
+@pytest.mark.usefixtures("only_ours")
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_no_call_of_a_logger_fails_and_its_line_has_our_fields(log_lines: LogLines, call: Callable[[Any], Any]) -> None:
+    configure("INFO", {"service": "example"})
+    with structlog.contextvars.bound_contextvars(request_id="one"):
+        call(structlog.get_logger())
+    (line,) = log_lines()
+    assert (line["service"], line["request_id"]) == ("example", "one")
+    assert {"timestamp", "level"} <= line.keys()
+
+
+def test_no_value_of_a_call_takes_the_place_of_ours(log_lines: LogLines) -> None:
+    configure("INFO", {"service": "example"})
+    values = {"level": 2, "service": "billing", "timestamp": "now"}
+    structlog.get_logger().info("elevator", **values, event="push")
+    structlog.get_logger().bind(**values).info("elevator")
+    logging.getLogger("library").info("elevator", extra=values)
+    for line in log_lines():
+        assert (line["event"], line["level"], line["service"]) == ("elevator", "info", "example")
+        assert line["timestamp"] != "now"
+        assert {f"{name}_": value for name, value in values.items()}.items() <= line.items()
+
+
 @pytest.mark.usefixtures("only_ours")
 @pytest.mark.parametrize(
     "value",
@@ -146,7 +184,7 @@ def test_a_character_outside_the_16_bit_range_stays(log_lines: LogLines) -> None
 
 @pytest.mark.parametrize("text", ["x" * 40_000, "\n\u2603" * 20_000, '"' * 15_000])
 def test_a_long_line_is_cut_in_its_middle(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    configure("INFO", {"service": "example"})
+    configure("INFO", {"service": "example"}, limit=15_000)
     structlog.get_logger().info("long", first=text, second=[text], third=3)
     structlog.get_logger().info("many", **{f"key{number}": "x" * 100 for number in range(1000)})
     long, many = capsys.readouterr().out.splitlines()
@@ -158,6 +196,68 @@ def test_a_long_line_is_cut_in_its_middle(capsys: pytest.CaptureFixture[str], te
     assert line["first"].endswith(text[-40:])
     assert "characters are cut here" in line["first"]
     assert json.loads(many)["event"] == "many"
+
+
+def test_a_line_has_as_many_bytes_as_an_event_of_cloudwatch(capsys: pytest.CaptureFixture[str]) -> None:
+    create_app(OpsSettings(environment="test"))
+    structlog.get_logger().info("whole", text="x" * 200_000)
+    structlog.get_logger().info("cut", text="x" * 300_000)
+    create_app(OpsSettings(environment="test", log_limit=15_000))
+    structlog.get_logger().info("cut", text="x" * 200_000)
+    whole, cut, short = capsys.readouterr().out.splitlines()
+    assert len(json.loads(whole)["text"]) == 200_000
+    assert 200_000 < len(cut) <= 262_118
+    assert 10_000 < len(short) <= 15_000
+
+
+FORKS = """
+import os, threading
+from my_service.ops.lines import write_line
+threading.Thread(target=lambda: [write_line("x" * 300) for _ in iter(int, 1)], daemon=True).start()
+for number in range(300):
+    if not (child := os.fork()):
+        write_line(f"child {number}")
+        os._exit(0)
+    os.waitpid(child, 0)
+os._exit(0)
+"""
+
+
+def test_a_child_can_log_that_is_forked_while_a_thread_logs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], capture_output=True, text=True, env={"PYTHONPATH": "src"}, timeout=120
+    )
+    assert [line for line in done.stdout.splitlines() if "child" in line] == [f"child {n}" for n in range(300)]
+
+
+def test_no_line_is_lost_when_somebody_makes_stdout_non_blocking() -> None:
+    code = WRITER.replace("for _ in range(3)", "os.set_blocking(1, False)\nfor _ in range(3)")
+    assert read_slowly(code) == 8 * 20
+
+
+POOL = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+if __name__ == "__main__":
+    from my_service import job
+    from my_service.main import app
+    with ProcessPoolExecutor(1, mp_context=get_context({method!r})) as pool:
+        assert pool.submit(job.run).result() == 1
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_child_of_a_process_pool_logs_as_the_service_does(method: str, tmp_path: Path) -> None:
+    package = shutil.copytree("src/my_service", tmp_path / "my_service")
+    (package / "job.py").write_text(
+        "import structlog\n\ndef run() -> int:\n    structlog.get_logger().info('in a child')\n    return 1\n"
+    )
+    program = tmp_path / "program.py"
+    program.write_text(POOL.format(method=method))
+    environment = {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment, timeout=120)
+    (line,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (line["event"], line["service"]) == ("in a child", "my-service"), done.stderr
 
 
 WRITER = """
@@ -173,14 +273,19 @@ for number in range(20):
 
 
 def test_lines_of_processes_that_share_a_pipe_are_whole() -> None:
-    command = [sys.executable, "-c", WRITER]
+    assert read_slowly(WRITER) == 8 * 20
+
+
+def read_slowly(code: str) -> int:
+    """Return how many lines a program writes, all of them whole."""
+    command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={"PYTHONPATH": "src"}) as process:
         assert process.stdout
         lines = []
         while line := process.stdout.readline():
             lines.append(json.loads(line))
             time.sleep(0.002)  # so that the pipe is full
-    assert len(lines) == 8 * 20
+    return len(lines)
 
 
 def test_the_services_own_processors_and_handlers_stay(log_lines: LogLines) -> None:
@@ -203,7 +308,3 @@ def test_the_services_own_processors_and_handlers_stay(log_lines: LogLines) -> N
         root.removeHandler(own)
     assert "hunter2" not in str(log_lines())
     assert [record.name for record in own.buffer] == ["uvicorn.error", "library"]
-
-
-def test_telemetry_is_off_by_default(service: FastAPI) -> None:
-    assert not service._native_telemetry.enabled()

@@ -1,7 +1,9 @@
 """What the request middleware adds to each request."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -117,6 +119,14 @@ def add_routes(service: FastAPI) -> None:
     async def no_header() -> Response:
         return Response(headers={"X-Name": "☃"})
 
+    @service.get("/own-id")
+    async def own_id() -> Response:
+        return Response(headers={"X-Request-ID": "own"})
+
+    @service.get("/line-break")
+    async def line_break() -> Response:
+        return Response(headers={"X-Name": "a\r\nSet-Cookie: b"})
+
     @service.post("/number")
     async def number(value: Annotated[float, Body()]):  # type: ignore[no-untyped-def] # no response model
         return {"value": value}
@@ -148,6 +158,24 @@ def test_a_valid_request_id_is_kept(service_client: TestClient) -> None:
 def test_an_invalid_request_id_is_replaced(service_client: TestClient, given: str) -> None:
     response = service_client.get("/items/1", headers={"X-Request-ID": given})
     assert len(response.headers["x-request-id"]) == 32
+
+
+def test_an_id_of_the_service_itself_does_not_come_beside_the_one_in_the_log(
+    service_client: TestClient, log_lines: LogLines
+) -> None:
+    response = service_client.get("/own-id")
+    assert response.headers.get_list("x-request-id") == [line["request_id"] for line in log_lines()]
+
+
+def test_a_header_with_a_line_break_is_a_500_with_a_reason(service_client: TestClient, log_lines: LogLines) -> None:
+    response = service_client.get("/line-break")
+    assert response.json() == {
+        "detail": "Internal Server Error",
+        "request_id": response.headers["x-request-id"],
+    }
+    (line,) = log_lines()
+    assert line["status"] == 500
+    assert r"a header of the response has the character b'\r'" in line["exception"]
 
 
 def test_a_request_is_logged_once_with_its_route(service_client: TestClient, log_lines: LogLines) -> None:
@@ -282,6 +310,14 @@ def test_a_request_that_the_stop_cannot_wait_for_is_answered(service: FastAPI, l
     assert [(line["status"], line["level"]) for line in log_lines()] == [(503, "error")]
 
 
+def test_a_stream_that_goes_on_until_the_stop_is_no_error(service: FastAPI, log_lines: LogLines) -> None:
+    service.state.draining = True
+    asyncio.run(request(service, "/stream", NO_BODY, lambda task: task.cancel()))
+    (line,) = log_lines()
+    assert (line["status"], line["level"], line["aborted"]) == (200, "info", True)
+    assert "exception" not in line
+
+
 def test_a_cancelled_task_of_the_handler_is_a_failure_and_no_stop(service: FastAPI, log_lines: LogLines) -> None:
     sent = asyncio.run(request(service, "/cancelled", NO_BODY))
     assert sent[0]["status"] == 500
@@ -370,6 +406,47 @@ def test_a_value_error_of_the_handler_is_still_a_failure(
 ) -> None:
     assert service_client.request(method, path, json={"value": 1}).status_code == 500
     assert "Error: " in log_lines()[-1]["exception"]
+
+
+def test_a_body_that_the_machine_cannot_keep_is_a_failure_of_the_service(
+    service_client: TestClient, log_lines: LogLines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))  # a full one is an OSError, too
+    response = service_client.post("/form", data={"password": "x"}, files={"file": b"x" * 2**21})
+    assert response.status_code == 500
+    assert response.json() == {"detail": "Internal Server Error", "request_id": response.headers["x-request-id"]}
+    (line,) = log_lines()
+    assert line["level"] == "error"
+    assert "FileNotFoundError" in line["exception"]
+
+
+class Panic(BaseException):
+    """As a Rust library raises it."""
+
+
+@pytest.mark.parametrize("kind", [Panic, SystemExit, KeyboardInterrupt])
+def test_whatever_ends_a_handler_is_answered_and_logged_once(
+    service: FastAPI, service_client: TestClient, log_lines: LogLines, kind: type[BaseException]
+) -> None:
+    @service.get("/panic")
+    async def panic() -> None:
+        raise kind("panicked")
+
+    @service.get("/panic-in-thread")
+    def panic_in_thread() -> None:
+        raise kind("panicked")
+
+    @service.middleware("http")  # its handlers run in tasks
+    async def passes(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        return await call_next(request)
+
+    for path in ("/panic", "/panic-in-thread"):
+        response = service_client.get(path)
+        assert response.status_code == 500
+        assert response.json() == {"detail": "Internal Server Error", "request_id": response.headers["x-request-id"]}
+        (line,) = log_lines()
+        assert (line["level"], line["status"], line["path"]) == ("error", 500, path)
+        assert f"{kind.__name__}: panicked" in line["exception"]
 
 
 def test_a_rejected_value_is_not_echoed(service_client: TestClient) -> None:

@@ -37,6 +37,8 @@ def test_the_log_level_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, leve
         ("WEB_CONCURRENCY", "0"),
         ("WEB_CONCURRENCY", "65"),
         ("TRUSTED_HOPS", "-1"),
+        ("LIMIT_CONCURRENCY", "0"),
+        ("LIMIT_CONCURRENCY", "10001"),
         ("MAX_BODY_SIZE", "-1"),
         ("KEEPALIVE", "0"),
         ("GRACEFUL_TIMEOUT", "30"),

@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 from my_service.ops.app import create_app
 from my_service.ops.settings import OpsSettings
 
-app = create_app(OpsSettings(environment="test"))
+app = create_app(OpsSettings(environment="test"), telemetry={"exclude": lambda scope: scope["path"] == "/things/quiet"})
 app.get("/things/{thing}")(lambda thing: thing)
 with TestClient(app) as client:
-    client.get("/health").raise_for_status()
-    client.get("/things/1").raise_for_status()
+    for path in ("/health", "/things/quiet", "/things/loud"):
+        client.get(path).raise_for_status()
 """
 
 
@@ -43,8 +43,10 @@ def received(**environment: str) -> bytes:
     return b"".join(bodies)
 
 
-def test_spans_are_sent_when_they_are_asked_for() -> None:
+def test_spans_are_sent_when_they_are_asked_for_but_none_of_health_and_of_what_the_service_excludes() -> None:
     spans = received(FASTAPI_OTEL_AUTO_CONFIGURE="true")
     assert b"GET /things/{thing}" in spans
+    assert b"/things/loud" in spans
     assert b"/health" not in spans
+    assert b"/things/quiet" not in spans
     assert received() == b""

@@ -1,5 +1,6 @@
 """One format for every error body. It shows a client no detail that belongs in the log. Kept by the template."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +10,10 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.utils import is_body_allowed_for_status_code
+from opentelemetry import trace
 from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 # Python reads these, but JSON cannot express them: lone surrogates, NaN and infinity.
 _UNENCODABLE = re.compile(rb"\\u[dD][89a-fA-F]|(?i:\bnan\b|\binf(inity)?\b)")
@@ -47,7 +50,9 @@ def error_response(status: int, detail: object, headers: Mapping[str, str] | Non
 
 
 async def http_error(_request: Request, error: HTTPException) -> Response:
-    """Answer an HTTPException."""
+    """Answer an HTTPException; FastAPI's 400 for a body that this machine could not keep, as with a full /tmp, is a failure."""
+    if isinstance(error.__cause__, OSError):
+        raise error.__cause__
     return error_response(error.status_code, error.detail, error.headers)
 
 
@@ -69,3 +74,25 @@ async def unencodable(request: Request, error: ValueError) -> Response:
 async def internal_error(_request: Request, _error: Exception) -> Response:
     """Answer a request whose handler failed; the reason is for the log alone."""
     return error_response(500, "Internal Server Error")
+
+
+def without_exits(app: ASGIApp) -> ASGIApp:
+    """Return `app` with an Exception in place of what is none, as sys.exit() and a panic of Rust.
+
+    Nothing answers those, and in a task, as below a middleware of the service, asyncio ends its loop. A span of
+    OpenTelemetry's instrumentor ends with the answer, so it gets the exception here; FastAPI's own telemetry has it.
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            if "fastapi.telemetry" not in scope:
+                trace.get_current_span().record_exception(error)
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError | GeneratorExit):
+                raise
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+    return serve

@@ -47,42 +47,61 @@ def startup_failure() -> str:
 def with_drain(lifespan: Lifespan | None, drain_seconds: int) -> Lifespan:
     """Return a lifespan that runs `lifespan` and, on SIGTERM, goes on serving for `drain_seconds` before the stop.
 
-    Meanwhile `app.state.draining` is true: the health endpoint answers 503 and each response closes its connection.
+    Meanwhile `app.state.draining` is true and `app.state.stopping` set, so that a stream can end itself; the health
+    endpoint answers 503 and each response closes its connection.
     """
     log = structlog.get_logger()
 
     @asynccontextmanager
     async def wrapped(app: FastAPI) -> AsyncIterator[Any]:
-        _drain_on_sigterm(app, drain_seconds)
-        async with AsyncExitStack() as stack:
-            state = None
-            if lifespan:
-                try:
-                    state = await stack.enter_async_context(lifespan(app))
-                except Exception as error:
-                    room = len(_shared) - 1
-                    # All of it, so that nothing is left of another worker's reason.
-                    _shared[1:] = f"{type(error).__name__}: {error}".encode(errors="replace")[:room].ljust(room, b"\0")
-                    raise
-            _shared[0] = 1
-            log.info("started")
-            yield state
+        served = _drain_on_sigterm(app, drain_seconds)
+        serving = False
+        try:
+            async with AsyncExitStack() as stack:
+                state = None
+                if lifespan:
+                    try:
+                        state = await stack.enter_async_context(lifespan(app))
+                    except BaseException as error:
+                        room = len(_shared) - 1
+                        # All of it, so that nothing is left of another worker's reason.
+                        reason = f"{type(error).__name__}: {error}".encode(errors="replace")
+                        _shared[1:] = reason[:room].ljust(room, b"\0")
+                        raise
+                _shared[0] = 1
+                log.info("started")
+                serving = True
+                yield state
+                serving = False
+        except Exception as error:  # such as that of a task group whose task has failed
+            if not (serving and served) or app.state.draining:
+                raise
+            replace_worker("the lifespan has ended", error)
         log.info("stopped")
 
     return wrapped
 
 
-def _drain_on_sigterm(app: FastAPI, drain_seconds: int) -> None:
-    """Put the drain before the server's own SIGTERM handler, where there is one."""
+def replace_worker(reason: str, failure: BaseException | None) -> None:
+    """Begin the drain of a worker that looks healthy and has lost what it needs: Gunicorn starts another."""
+    structlog.get_logger().critical(f"{reason}, and the worker is replaced", exc_info=failure)
+    if callable(signal.getsignal(signal.SIGTERM)):  # not in a test client, which no server replaces
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _drain_on_sigterm(app: FastAPI, drain_seconds: int) -> bool:
+    """Put the drain before the server's own SIGTERM handler, and say whether there is one."""
     loop = asyncio.get_running_loop()
     stop = signal.getsignal(signal.SIGTERM)
     if not callable(stop):  # a test client: no server, nothing to drain
-        return
+        return False
 
     def drain(signum: int, frame: FrameType | None) -> None:
         if not app.state.draining:
             app.state.draining = True
             app.state.drain_began = monotonic()
+            loop.call_soon_threadsafe(app.state.stopping.set)
             loop.call_soon_threadsafe(loop.call_later, drain_seconds, stop, signum, frame)
 
     signal.signal(signal.SIGTERM, drain)
+    return True

@@ -1,15 +1,16 @@
-"""Lines of the log: valid JSON whatever is logged, at most 15 kB, and never torn. Kept by the template."""
+"""Lines of the log: valid JSON whatever is logged, no longer than a limit, and never torn. Kept by the template."""
 
 import fcntl
 import json
 import os
 import re
+import select
 import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-LIMIT = 15_000  # bytes: CloudWatch's log driver splits a line at 16 kB
+LIMIT = 262_118  # bytes: an event of CloudWatch Logs has no more
 _CUT = "\n[... {} characters are cut here ...]\n"
 _SURROGATE = re.compile(r"\\ud[89a-f]")  # half of a character outside the 16-bit range, as JSON writes it
 _DEPTH = 10
@@ -18,6 +19,15 @@ _DEPTH = 10
 # module is imported, so they share the file whose lock they take; nothing is written to it.
 _shared = os.memfd_create("log") if sys.platform == "linux" else None
 _thread = threading.RLock()  # the lock of a file is the process's; a signal handler may log while its thread does
+
+
+def _renew() -> None:
+    """Make a new lock in a child: a thread that does not exist there may have held the old one at the fork."""
+    global _thread
+    _thread = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 def write_line(line: str) -> None:
@@ -33,7 +43,10 @@ def write_line(line: str) -> None:
             if _shared is not None:
                 fcntl.lockf(_shared, fcntl.LOCK_EX)
             while rest:
-                rest = rest[os.write(descriptor, rest) :]
+                try:
+                    rest = rest[os.write(descriptor, rest) :]
+                except BlockingIOError:  # a child has changed the pipe that all share
+                    select.select([], [descriptor], [])
         except OSError:
             pass
         finally:
@@ -41,8 +54,8 @@ def write_line(line: str) -> None:
                 fcntl.lockf(_shared, fcntl.LOCK_UN)
 
 
-def as_json(event: Mapping[str, Any]) -> str:
-    """Return an event as one line of JSON of at most LIMIT bytes."""
+def as_json(event: Mapping[str, Any], limit: int = LIMIT) -> str:
+    """Return an event as one line of JSON of at most that many bytes."""
     try:
         line = _encode(event)
     except Exception:
@@ -50,7 +63,7 @@ def as_json(event: Mapping[str, Any]) -> str:
     if not line or _SURROGATE.search(line):
         event = _plain(event)
         line = _encode(event)
-    return line if len(line) <= LIMIT else _fit(event)
+    return line if len(line) <= limit else _fit(event, limit)
 
 
 def show(value: object) -> str:
@@ -80,14 +93,14 @@ def _plain(value: Any, depth: int = 0) -> Any:
     return _plain(show(value))
 
 
-def _fit(event: Mapping[str, Any]) -> str:
+def _fit(event: Mapping[str, Any], limit: int) -> str:
     """Return an event as a line that fits: its long values are cut in the middle, its short ones stay."""
     texts = {key: value if isinstance(value, str) else _encode(value) for key, value in event.items()}
-    keep = LIMIT
+    keep = limit
     while keep > 50:
         keep = keep * 4 // 5
         line = _encode({key: _cut(text, keep) if len(text) > keep else event[key] for key, text in texts.items()})
-        if len(line) <= LIMIT:
+        if len(line) <= limit:
             return line
     known = ("timestamp", "level", "event", "service", "version", "environment", "request_id")  # of thousands of fields
     return _encode({key: _cut(texts[key], 200) for key in known if key in event})

@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -12,7 +12,7 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from .lines import as_json, show, write_line
+from .lines import LIMIT, as_json, show, write_line
 
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -22,11 +22,6 @@ def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
         event["trace_id"] = trace.format_trace_id(span.trace_id)
         event["span_id"] = trace.format_span_id(span.span_id)
     return event
-
-
-def json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Return the event as one line."""
-    return as_json(event)
 
 
 def drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -50,17 +45,26 @@ class Stdout(logging.Handler):
 
 
 _stdout = Stdout()
+_identity: dict[str, str] = {}
+
+
+def _origin(level: str) -> dict[str, str]:
+    """Return what each line begins with."""
+    return {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds"), "level": level, **_identity}
 
 
 def _unformatted(level: str, event: object, error: Exception) -> str:
     """Return the line of an event that a processor or its own arguments have failed on."""
-    return as_json({"level": level, "event": show(event), "logging_error": show(error)})
+    known = {**structlog.contextvars.get_contextvars(), **_origin(level)}
+    return as_json({**known, "event": show(event), "logging_error": show(error)})
 
 
 def _wrapper(level: str) -> type[Any]:
-    """Return structlog's logger of a level, which writes lines itself; a processor that fails fails no call."""
+    """Return structlog's logger of a level, which writes lines itself; no call of it fails."""
 
-    class Logger(structlog.make_filtering_bound_logger(level)):  # type: ignore[misc]
+    structlogs = structlog.make_filtering_bound_logger(level)
+
+    class Logger(structlogs):  # type: ignore[misc, valid-type]
         def _proxy_to_logger(self, method: str, event: str | None = None, /, **values: Any) -> None:
             try:
                 (line,), _ = self._process_event(method, event, values)
@@ -70,19 +74,56 @@ def _wrapper(level: str) -> type[Any]:
                 line = _unformatted(method, event, error)
             write_line(line)
 
+    for name in ("debug", "info", "msg", "warning", "warn", "error", "exception", "critical", "fatal", "log"):
+        method = _safe(name, vars(structlogs)[name])
+        setattr(Logger, name, method)
+        setattr(Logger, f"a{name}", _awaitable(method))
     return Logger
 
 
-def configure(level: str, identity: Mapping[str, str] = {}, processors: Sequence[Processor] = ()) -> None:
+def _safe(name: str, method: Callable[..., None]) -> Callable[..., None]:
+    """Return a method of a logger that takes any arguments."""
+
+    def log(self: Any, /, *arguments: Any, **values: Any) -> None:
+        if "event" in values:  # the name of structlog's own argument
+            values["event_"] = values.pop("event")
+        try:
+            method(self, *(arguments or [None]), **values)
+        except Exception as error:
+            write_line(_unformatted(name, arguments, error))
+
+    return log
+
+
+def _awaitable(method: Callable[..., None]) -> Callable[..., Any]:
+    """Return a method for `await`."""
+
+    async def log(*arguments: Any, **values: Any) -> None:
+        method(*arguments, **values)
+
+    return log
+
+
+def configure(
+    level: str, identity: Mapping[str, str] = {}, processors: Sequence[Processor] = (), limit: int = LIMIT
+) -> None:
     """Send every log record of this process, and every exception that nothing catches, to stdout.
 
     `level` is a name such as "INFO"; `identity` are fields that every line carries, such as the version; `processors`
-    are structlog's and see each event last, from whatever logger. Handlers that a service adds to the root logger stay.
+    are structlog's and see each event last, from whatever logger; `limit` is how many bytes a line has at most. Handlers
+    that a service adds to the root logger stay.
     """
+    _identity.clear()
+    _identity.update(identity)
 
     def add_origin(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        return {"timestamp": now, "level": method, **identity, **event}
+        origin = _origin(method)
+        for name in origin.keys() & event.keys():  # a value of a call, which must not hide ours
+            event[f"{name}_"] = event.pop(name)
+        return {**origin, **event}
+
+    def json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        return as_json(event, limit)
 
     shared: list[Processor] = [structlog.contextvars.merge_contextvars, add_origin, add_trace]
     render: list[Processor]
@@ -97,9 +138,9 @@ def configure(level: str, identity: Mapping[str, str] = {}, processors: Sequence
     _stdout.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
+                structlog.stdlib.ExtraAdder(),
                 *shared,
                 structlog.stdlib.add_logger_name,
-                structlog.stdlib.ExtraAdder(),
                 drop_color_message,
             ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
