@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     command(group("auth"), "setup-git")
     command(group("release"), "create", "tag", target=text, title=text, notes_file=text)
     pr = group("pr")
-    command(pr, "list", head=text, json=text, jq=text)
+    command(pr, "list", head=text, state=text, json=text)
     command(pr, "create", base=text, head=text, title=text, body_file=text, draft=flag)
     command(pr, "edit", "number", title=text, body_file=text)
     command(pr, "ready", "number", undo=flag)
@@ -58,11 +58,10 @@ def main() -> None:
                 sys.exit("HTTP 422: Validation Failed: Release.target_commitish is invalid")
             state["releases"].append({"tag": said.tag, "title": said.title, "notes": Path(said.notes_file).read_text()})
         case "pr", "list":
-            query = ("number,isCrossRepository", ".[] | select(.isCrossRepository | not) | .number")
-            assert (said.json, said.jq) == query, "the stand-in knows no other query"
-            print("".join(f"{pr['number']}\n" for pr in of_branch), end="")
+            assert said.state == "all", "the stand-in knows no other query"
+            print(json.dumps([{name: pr[name] for name in said.json.split(",")} for pr in of_branch]))
         case "pr", "create":
-            if of_branch:
+            if any(pr["state"] == "OPEN" for pr in of_branch):
                 sys.exit(f'a pull request for branch "{said.head}" into branch "{said.base}" already exists')
             tips = [
                 git("ls-remote", "origin", f"refs/heads/{name}").stdout.split()[:1] for name in (said.base, said.head)
@@ -72,7 +71,8 @@ def main() -> None:
             if tips[0] == tips[1]:
                 sys.exit(f"pull request create failed: GraphQL: No commits between {said.base} and {said.head}")
             body = Path(said.body_file).read_text()
-            pull = {"number": len(state["pulls"]) + 1, "head": said.head, "base": said.base}
+            pull = {"number": len(state["pulls"]) + 1, "head": said.head, "base": said.base, "state": "OPEN"}
+            pull["isCrossRepository"] = False
             state["pulls"].append(pull | {"title": said.title, "body": body, "draft": said.draft})
         case "pr", "edit" | "ready":
             found = [pr for pr in state["pulls"] if str(pr["number"]) == said.number]

@@ -23,6 +23,9 @@ class GitHub:
         state: dict[str, list[dict[str, Any]]] = json.loads((self.folder / "state.json").read_text())
         return state
 
+    def save(self, **changed: list[dict[str, Any]]) -> None:
+        (self.folder / "state.json").write_text(json.dumps(self.state | changed))
+
 
 @dataclass
 class Step:

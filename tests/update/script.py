@@ -1,4 +1,4 @@
-"""A service's own `scripts/template-update.py`, run inside the tests: to start Copier costs more than to update."""
+"""A service's own `ops/update/template_update.py`, run inside the tests: to start Copier costs more than to update."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from copier._cli import CopierApp
 from tests.support.template import ROOT
 
 
-def load(script: Path = ROOT / "template/scripts/template-update.py") -> ModuleType:
+def load(script: Path = ROOT / "template/ops/update/template_update.py") -> ModuleType:
     """Return the script as a module that runs Copier in this process."""
     sys.dont_write_bytecode, was = True, sys.dont_write_bytecode
     loader = SourceFileLoader("template_update", str(script))
@@ -48,4 +48,6 @@ def template_update(service: Path, *changed: str, version: str = "", module: Any
     with contextlib.chdir(service), contextlib.redirect_stdout(said):
         result = (module or load()).main(".copier-answers.yml", version, *changed)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if isinstance(result, str):
+        assert result.removesuffix("Nothing is changed.").strip(), "it gives no reason"
     return (1, said.getvalue() + result) if isinstance(result, str) else (result, said.getvalue())

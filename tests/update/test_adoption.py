@@ -173,7 +173,7 @@ def test_an_adopted_service_keeps_its_code_and_becomes_healthy(
         shell(requirements)
 
     (checks,) = blocks(check)
-    # The whole contract, which takes a minute, is run for two services as they are rendered.
+    # The whole contract, which takes half a minute, is run for two services as they are rendered.
     checks = checks.replace("make contract\n", "make contract ARGS='-k own'\n")
     if started != "app.main:app":
         checks = re.sub("make (up|contract).*\n", "", checks)

@@ -1,7 +1,8 @@
 """A new version accepts every question, answer and file of the last release; the changelog names each exception.
 
-"Before updating" of a new version must name, in backquotes: `file` that is gone, `question` that is gone,
-`question=answer` that is refused, `extensions/reserved.yml` if it has more names.
+"Before updating" of a new version must name, in backquotes: `file` that is gone, or its `folder/`, with PACKAGE for the
+service's; `question` that is gone; `question=answer` that is refused; `extensions/reserved.yml` if it has more names.
+No file ever becomes a folder, or back.
 """
 
 import re
@@ -12,6 +13,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.support.commands import commit, run, tree
@@ -34,10 +36,12 @@ LIMITS: list[Answers] = [
         "workers": 1,
         "deploy": "none",
         "stop_timeout": 2,
+        "default_branch": "a",
         "base_image_registry": "a.b",
         "uv_image_registry": "a.b",
         "package_index_url": "https://a",
         "system_packages": "jq",
+        "build_packages": "gc",
     },
     {
         "service_name": "a-1" * 13 + "z",
@@ -54,10 +58,12 @@ LIMITS: list[Answers] = [
         "workers": 64,
         "deploy": "none",
         "stop_timeout": 120,
+        "default_branch": "a/b-c.d_" * 7 + "edge",
         "base_image_registry": "a-1.b.cd:65535/e/f-g_h.i",
         "uv_image_registry": "a-1.b.cd:65535/e/f-g_h.i",
         "package_index_url": "https://a-1.b.cd:65535/E/f-g_h.i~/",
         "system_packages": "a+.-" * 250,
+        "build_packages": "a+.-" * 250,
     },
 ]
 
@@ -158,9 +164,17 @@ def incompatible(old: Held, template: Path, new: str, folder: Path) -> set[str]:
             found.add(f"{name}={answers.get(name)}")
     for number, (answers, files) in enumerate(old.made):
         if not refused(answers):
-            gone = files - tree(copy(template, folder / f"{new}-{number}", answers, new)).keys()
+            files_now = set(tree(copy(template, folder / f"{new}-{number}", answers, new)))
+            turned = (files & folders(files_now)) | (files_now & folders(files))
+            assert not turned, f"no service can be updated where a file becomes a folder, or back: {turned}"
+            gone = files - files_now
             found |= gone - seeds(gone, "my_service", template)
     return found
+
+
+def folders(files: set[str]) -> set[str]:
+    """Return the folders of files."""
+    return {parent.as_posix() for file in files for parent in Path(file).parents}
 
 
 def announced(template: Path, old: str, new: str) -> set[str]:
@@ -168,14 +182,21 @@ def announced(template: Path, old: str, new: str) -> set[str]:
     section = show(template, new, "CHANGELOG.md").split("\n## ")[1]
     if section.split()[0] == old.removeprefix("v"):
         return set()  # that version is released
-    return set(re.findall("`(.*?)`", section.partition("### Before updating")[2]))
+    return set(re.findall("`(.*?)`", section.partition("### Before updating")[2].replace("PACKAGE", "my_service")))
 
 
+@pytest.mark.parametrize(
+    "back", [1, 2]
+)  # of the last release, which may be the version under test, and of the one before
 def test_no_answer_question_or_file_of_a_service_goes_unannounced(
-    template: Path, released: list[str], tmp_path: Path
+    template: Path, released: list[str], tmp_path: Path, back: int
 ) -> None:
-    found = incompatible(held(template, released[-1], tmp_path), template, NEWEST, tmp_path)
-    assert found <= announced(template, released[-1], NEWEST), 'name it in CHANGELOG.md under "Before updating"'
+    old = released[-back]
+    named = announced(template, old, NEWEST)
+    folders = tuple(name for name in named if name.endswith("/"))
+    found = incompatible(held(template, old, tmp_path), template, NEWEST, tmp_path)
+    unnamed = {name for name in found - named if not name.startswith(folders)}
+    assert not unnamed, 'name it in CHANGELOG.md under "Before updating"'
 
 
 def test_every_question_accepts_the_limits_of_its_rule(template: Path, tmp_path: Path) -> None:
@@ -212,6 +233,24 @@ BREAKS: dict[str, Callable[[Path], Any]] = {
     "aws_region=us-west-2": replace("extensions/regions.yml", " +- us-west-2\n", ""),
     "max_tasks": rename_question,
 }
+
+
+@pytest.mark.parametrize(("file", "becomes"), [("gunicorn.conf.py.jinja", "gunicorn.conf.py"), (".devcontainer", "")])
+def test_no_file_becomes_a_folder_or_back(template: Path, tmp_path: Path, file: str, becomes: str) -> None:
+    clone = tmp_path / "template"
+    run("git", "clone", "--quiet", template, clone)
+    if becomes:
+        (clone / "template" / file).rename(clone / "template/moved")
+        (clone / "template" / becomes).mkdir()
+        (clone / "template/moved").rename(clone / "template" / becomes / file)
+    else:
+        shutil.rmtree(clone / "template" / file)
+        (clone / "template" / file).touch()
+    commit(clone)
+    run("git", "tag", "v9999.1.0", cwd=clone)
+    old = Held(NEWEST, set(), [], [({}, set(tree(copy(template, tmp_path / "old", {}))))])
+    with pytest.raises(AssertionError, match=f"becomes a folder, or back: .*{becomes or file}"):
+        incompatible(old, clone, "v9999.1.0", tmp_path / "work")
 
 
 def test_each_breaking_change_must_be_in_the_changelog(template: Path, tmp_path: Path) -> None:

@@ -103,6 +103,11 @@ def test_the_steps_of_the_platform_document_work(base: Path, tmp_path: Path, mon
         commit(service)
     (billing / "new.txt").touch()  # it cannot be updated
 
+    again = fork.partition("release=")[2]
+    commit(template)
+    shell(f"release={again}".replace('"$FORK"', str(tmp_path / "fork")), template)
+    assert "v9999.0.0.post2" in run("git", "tag", cwd=tmp_path / "fork").stdout.split()
+
     commit(template)
     run("git", "tag", "v9999.1.0rc1", cwd=template)
     said = shell(five, fleet)

@@ -1,6 +1,13 @@
 """Once a week a workflow opens a pull request with what `make template-update` does."""
 
+import os
+import re
+import shutil
+from base64 import b64encode
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -79,7 +86,7 @@ def test_a_branch_with_a_persons_commit_is_left_alone_without_a_pull_request_too
     (checkout / "mine.txt").write_text("mine\n")
     commit(checkout)
     run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
-    (github.folder / "state.json").write_text('{"releases": [], "pulls": []}')  # it is closed
+    (github.folder / "state.json").write_text('{"releases": [], "pulls": []}')
     # The newest commit is the workflow's own.
     bot = "41898282+github-actions[bot]@users.noreply.github.com"
     run("git", "-c", f"user.email={bot}", "commit", "--quiet", "--allow-empty", "--message", "Mine", cwd=checkout)
@@ -90,12 +97,136 @@ def test_a_branch_with_a_persons_commit_is_left_alone_without_a_pull_request_too
     assert github.state["pulls"] == []
 
 
-def test_a_branch_of_the_workflow_alone_is_used_again(checkout: Path, published: Path, github: GitHub) -> None:
+def test_a_closed_pull_request_comes_back_with_the_next_version(
+    checkout: Path, published: Path, github: GitHub
+) -> None:
     weekly(checkout, github)
-    (github.folder / "state.json").write_text('{"releases": [], "pulls": []}')
+    (pull,) = github.state["pulls"]
+    github.save(pulls=[pull | {"state": "CLOSED"}])
+    assert f"::notice::A pull request to {NEXT} was closed; the next version opens another." in weekly(checkout, github)
+    assert len(github.state["pulls"]) == 1
     publish(published, 3)
     weekly(checkout, github)
-    assert [pull["title"] for pull in github.state["pulls"]] == [f"Update the template to {AFTER_NEXT}"]
+    assert [pull["title"] for pull in github.state["pulls"]][1:] == [f"Update the template to {AFTER_NEXT}"]
+
+
+def serve(folder: Path) -> ThreadingHTTPServer:
+    """Serve a repository to whoever has the token."""
+    given = "Basic " + b64encode(b"x:token").decode()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("Authorization") == given:
+                return super().do_GET()
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def give_token(github: GitHub) -> None:
+    """Let `gh auth setup-git` do what the real one does, for every host."""
+    really = (github.folder / "gh").read_text().removeprefix("#!/bin/sh\n")
+    helper = "git config --global credential.helper '!f() { echo username=x; echo password=token; }; f'"
+    (github.folder / "gh").write_text(f'#!/bin/sh\n[ "$*" != "auth setup-git" ] || exec {helper}\n{really}')
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder, as on a runner: Git's own settings go there."""
+    settings = shutil.copy(os.environ["GIT_CONFIG_GLOBAL"], tmp_path / "gitconfig")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    monkeypatch.setenv("GIT_TERMINAL_PROMPT", "0")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("prefix", ["", "git+"])
+def test_a_private_template_is_read_by_the_token(
+    checkout: Path, published: Path, tmp_path: Path, github: GitHub, prefix: str
+) -> None:
+    run("git", "clone", "--quiet", "--bare", published, tmp_path / "www/template.git")
+    run("git", "update-server-info", cwd=tmp_path / "www/template.git")
+    server = serve(tmp_path / "www")
+    edit(
+        checkout / ".copier-answers.yml",
+        f"_src_path: {published}",
+        f'_src_path: "{prefix}http://127.0.0.1:{server.server_port}/template.git" # ours',
+    )
+    commit(checkout)
+    run("git", "push", "--quiet", cwd=checkout)
+    give_token(github)
+    weekly(checkout, github)
+    server.shutdown()
+    (pull,) = github.state["pulls"]
+    assert pull["title"] == f"Update the template to {NEXT}"
+    assert "\nNews 2.\n" in pull["body"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "git@example.test:org/name.git",
+        "ssh://git@example.test/org/name.git",
+        "git+ssh://me@example.test:2222/org/name.git",
+    ],
+)
+def test_an_address_of_ssh_is_read_by_the_token(
+    checkout: Path, github: GitHub, home: Path, address: str, published: Path
+) -> None:
+    edit(checkout / ".copier-answers.yml", f"_src_path: {published}", f"_src_path: {address}")
+    commit(checkout)
+    workflow = checkout / ".github/workflows/template-update.yml"
+    done = run_step(workflow, "Open or refresh the pull request", checkout, github, GITHUB_REF_NAME="main")
+    assert done.returncode != 0  # there is no such host
+    asked = run("git", "ls-remote", "--get-url", address.removeprefix("git+"), cwd=home).stdout
+    assert asked == "https://example.test/org/name.git\n"
+    assert "Could not resolve host: example.test" in done.stdout
+
+
+def test_a_template_without_tags_is_followed_by_its_commits(
+    checkout: Path, published: Path, github: GitHub, tmp_path: Path
+) -> None:
+    untagged = tmp_path / "untagged"
+    run("git", "clone", "--quiet", "--no-tags", published, untagged)
+    first, last = run("git", "log", "--reverse", "--format=%h", cwd=untagged).stdout.split()
+    answers = checkout / ".copier-answers.yml"
+    edit(answers, f"_commit: {NEWEST}", f"_commit: {first}")
+    edit(answers, f"_src_path: {published}", f"_src_path: {untagged}")
+    commit(checkout)
+    run("git", "push", "--quiet", cwd=checkout)
+    weekly(checkout, github)
+    (pull,) = github.state["pulls"]
+    assert pull["title"].startswith(f"Update the template to {last[:6]}")
+    assert "## 9999" not in pull["body"]  # nobody knows what of it is new
+
+
+@pytest.mark.parametrize(("fork", "news"), [("v9999.2.0.post1", ["3"]), ("v9999.2.0rc1", ["3", "2"])])
+def test_a_pull_request_lists_what_is_new_since_a_forks_version(
+    checkout: Path, published: Path, github: GitHub, fork: str, news: list[str]
+) -> None:
+    commit(published)
+    run("git", "tag", fork, cwd=published)
+    template_update(checkout, version=fork)
+    commit(checkout)
+    run("git", "push", "--quiet", cwd=checkout)
+    text = (published / "CHANGELOG.md").read_text()
+    publish(published, 3)
+    added = (published / "CHANGELOG.md").read_text().partition("## 9999.0.0")[0].removeprefix("# Changelog\n\n")
+    (published / "CHANGELOG.md").write_text(text.replace("# Changelog\n\n", f"# Changelog\n\n{added}"))
+    commit(published)
+    run("git", "tag", "v9999.3.0.post1", cwd=published)
+    assert f"_commit: {fork}\n" in (checkout / ".copier-answers.yml").read_text()
+    weekly(checkout, github)
+    (pull,) = github.state["pulls"]
+    assert re.findall("^## 9999.(.).0", pull["body"], re.MULTILINE) == news
 
 
 def test_no_pull_request_is_opened_without_a_new_version(checkout: Path, github: GitHub) -> None:

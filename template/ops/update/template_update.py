@@ -1,0 +1,408 @@
+#!/usr/bin/env python3
+"""Bring the template's changes, or change answers. Kept by the template.
+
+    template_update.py ANSWERS_FILE VERSION [NAME=VALUE ...]    an empty VERSION is the newest
+
+Copier renders this service twice in a temporary repository: as it was, and as it will be. Git merges the difference
+into your commit there. Your files change last, by one command of Git's: until then an error or Ctrl-C changes nothing.
+"""
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Git's settings for everything temporary, whatever the user's are.
+SETTINGS = {
+    "user.name": "template-update",
+    "user.email": "template-update@localhost",
+    "apply.whitespace": "nowarn",
+    "commit.gpgSign": "false",
+    "core.autocrlf": "false",
+    "core.excludesFile": os.devnull,
+    "core.fileMode": "true",
+    "core.hooksPath": os.devnull,
+    "merge.directoryRenames": "true",
+    "status.showUntrackedFiles": "normal",
+}
+GIVEN = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
+OVERRIDDEN = {"GIT_CONFIG_COUNT": str(GIVEN + len(SETTINGS))}
+for number, (key, setting) in enumerate(SETTINGS.items(), GIVEN):
+    OVERRIDDEN |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": setting}
+ISOLATED = OVERRIDDEN | {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_LITERAL_PATHSPECS": "1",
+}
+# Hooks and aliases of Git's name their repository by these. Here the folder does.
+NAMED = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX"]
+
+
+class UpdateError(Exception):
+    """The reason why nothing is changed."""
+
+
+def run(*command: str | Path, cwd: Path | None = None, given: str = "", env: dict[str, str] | None = None) -> str:
+    """Return a command's output; if it fails, raise UpdateError with its message."""
+    environment = {**os.environ, **(env or {})}
+    # A file may have any bytes for its name.
+    how: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "capture_output": True}
+    done = subprocess.run(command, cwd=cwd, input=given, env=environment, **how)
+    if done.returncode:
+        said = "\n".join(text.strip() for text in (done.stderr, done.stdout) if text.strip())
+        raise UpdateError(said or f"It failed without a word: {shlex.join(map(str, command))}")
+    return str(done.stdout).rstrip("\n")
+
+
+def copier(*arguments: str | Path) -> None:
+    """Run Copier; of a traceback only what follows its last frame is for people."""
+    try:
+        run(*shlex.split(os.environ["COPIER"]), *arguments, env=OVERRIDDEN)
+    except UpdateError as stop:
+        said = str(stop)
+        if "Traceback" in said:
+            message = re.split(r"^  File .*\n(?:    .*\n)*", said, flags=re.MULTILINE)[-1]
+            said = message.partition(": ")[2] or message
+        raise UpdateError(said) from None
+
+
+def git(*arguments: str | Path, given: str = "", env: dict[str, str] | None = None) -> str:
+    """Run Git in the user's repository, with the user's settings."""
+    return run("git", *arguments, given=given, env=env)
+
+
+def split(output: str) -> list[str]:
+    """Return the entries that Git prints with -z."""
+    return [entry for entry in output.split("\0") if entry]
+
+
+def listed(tree: str, ask: Callable[..., str]) -> list[str]:
+    """Return the files of a tree."""
+    return split(ask("ls-tree", "-r", "-z", "--name-only", tree))
+
+
+class Answers(dict[str, str]):
+    """The lines of an answers file by name; a long answer goes on in indented lines."""
+
+    def __init__(self, text: str) -> None:
+        lines = re.findall(r"^[^\s#].*(?:\n[ \t].*)*", text, re.MULTILINE)
+        super().__init__({line.partition(":")[0]: line for line in lines})
+        self.seal = re.findall("^# Written by the template: (.*)$", text, re.MULTILINE)
+
+    @classmethod
+    def read(cls, file: str | Path) -> "Answers":
+        answers = cls(Path(file).read_text("utf-8-sig"))
+        if any(name.startswith(("<<<<<<<", ">>>>>>>")) for name in answers):
+            raise UpdateError(f"{file} holds a conflict: resolve it, and commit.")
+        for name, what in (("_src_path", "the template's address"), ("_commit", "the version that this service has")):
+            if not answers.value(name):
+                raise UpdateError(f"{file} lacks {name}: write {what} there, as in {name}: ..., and commit.")
+        return answers
+
+    def value(self, name: str) -> str:
+        """Return an answer without quotes and comment."""
+        text = re.sub(r"\s+", " ", self.get(name, "").partition(":")[2]).strip()
+        quoted = re.match(r"""(['"])(.*?)\1""", text)
+        return quoted[2] if quoted else re.sub("(^| )#.*", "", text)
+
+    def given(self) -> dict[str, str]:
+        """Return the lines without Copier's own."""
+        return {name: line for name, line in self.items() if name[0] != "_"}
+
+    def sealed(self) -> bool:
+        """Say whether the template wrote exactly these answers."""
+        text = "".join(f"{line}\n" for line in self.given().values())
+        return self.seal == [hashlib.sha256(text.encode()).hexdigest()]
+
+    def written(self, file: str) -> "Answers":
+        """Return the answers as the template wrote them last: Git knows what was changed by hand since then."""
+        if self.sealed() or not self.seal:  # up to 0.4 there was no seal
+            return self
+        for commit in git("log", "--format=%H", "--", file).split():
+            found = Answers(git("show", f"{commit}:./{file}"))
+            if found.sealed():
+                return found
+        raise UpdateError(f"{file} was changed by hand, and this clone does not hold its past: undo your change.")
+
+
+def check_answers(file: str, recorded: Answers, written: Answers, given: set[str]) -> None:
+    """UpdateError if an answer was changed by hand: the code does not know of it."""
+    names = recorded.given().keys() | written.given().keys()
+    if edited := sorted(name for name in names - given if recorded.value(name) != written.value(name)):
+        wanted = [f"{name}={recorded.value(name) or written.value(name)}" for name in edited]
+        raise UpdateError(
+            f"{file} was changed by hand, and the code was not: {', '.join(edited)}.\n"
+            f'To change both: make template-update ANSWERS="{shlex.join(wanted)}"'
+        )
+
+
+class Scratch:
+    """The temporary repository."""
+
+    def __init__(self, folder: Path, answers_file: str, objects: Path) -> None:
+        self.folder = folder
+        self.answers_file = answers_file
+        self.objects = objects  # the user's
+
+    def git(self, *arguments: str | Path) -> str:
+        return run("git", *arguments, cwd=self.folder, env=ISOLATED)
+
+    def commit(self) -> str:
+        self.git("add", "--all", "--force")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "Rendered")
+        return self.git("rev-parse", "HEAD")
+
+    def answers(self) -> Answers:
+        return Answers.read(self.folder / self.answers_file)
+
+    def render(self, version: str, changed: list[str]) -> tuple[str, str]:
+        """Commit the service as the template makes it, without edits: by the recorded answers, then by the new ones."""
+        recorded = Answers.read(self.answers_file)
+        written = recorded.written(self.answers_file)
+        given = {answer.partition("=")[0] for answer in changed}
+        check_answers(self.answers_file, recorded, written, given)
+        data = self.folder.with_name("answers.yml")
+        data.write_text("\n".join(written.given().values()), "utf-8")
+        how = ["--quiet", "--defaults", "--answers-file", self.answers_file]
+        source, was = recorded.value("_src_path"), recorded.value("_commit")
+        copier("copy", *how, "--vcs-ref", was, "--data-file", data, source, self.folder)
+        self.git("init", "--quiet", "--template=")
+        # Attributes are for a working tree; here each file is what Git stores.
+        (self.folder / ".git/info").mkdir(exist_ok=True)
+        (self.folder / ".git/info/attributes").write_text("* -text -filter -ident -working-tree-encoding\n")
+        old, before = self.commit(), self.answers()
+
+        update: list[str | Path] = ["update", *how, *(["--vcs-ref", version] if version else []), self.folder]
+        update += [f"--data={answer}" for answer in changed]
+        copier(*update)
+        after = self.answers()
+        if unknown := given - after.keys():
+            questions = ", ".join(after.given())
+            raise UpdateError(f"No question is called {', '.join(sorted(unknown))}. There are: {questions}.")
+        for name in before.given().keys() & after.keys() - given:
+            if before[name] != after[name]:  # Copier replaces an answer that it refuses by the default: ask it why
+                self.git("reset", "--quiet", "--hard")
+                data.write_text(before[name], "utf-8")
+                try:
+                    copier(*update, "--data-file", data)
+                except UpdateError as stop:
+                    raise UpdateError(f'{stop}\nGive another: make template-update ANSWERS="{name}=..."') from None
+                raise UpdateError(f"{before[name]} would become {after[name]}")
+        return old, self.commit()
+
+    def merge(self, old: str, new: str, tree: str) -> None:
+        """Merge what changes in the template into the user's tree.
+
+        A file of the template's behind a link of the user's counts as moved or deleted: the link is set aside.
+        """
+        (self.folder / ".git/objects/info/alternates").write_text(f"{self.objects}\n")
+        self.git("branch", "template", new)
+        self.mine = self.git("commit-tree", tree, "-p", old, "-m", "Mine")
+        self.git("checkout", "--quiet", "--force", "-B", "mine", self.mine)
+        links = [line.split("\t")[1] for line in self.files("--stage") if line.startswith("120000")]
+        names = [f"{name}/" for side in (old, new) for name in listed(side, self.git)] if links else []
+        self.links = [link for link in links if any(name.startswith(f"{link}/") for name in names)]
+        if self.links:
+            self.git("rm", "--quiet", "--", *self.links)
+            self.git("commit", "--quiet", "--amend", "--no-edit")
+        try:
+            self.git("merge", "--quiet", "--no-commit", "--no-ff", "-X", "ignore-cr-at-eol", "template")
+        except UpdateError:
+            if not self.unmerged():
+                raise
+        self.git("checkout", "--quiet", "template", "--", self.answers_file)
+
+    def files(self, *which: str) -> list[str]:
+        return split(self.git("ls-files", "-z", *which))
+
+    def unmerged(self) -> dict[str, dict[str, str]]:
+        """Return the files in conflict, each with its contents: 1 is the old one, 2 the user's, 3 the template's."""
+        found: dict[str, dict[str, str]] = {}
+        for line in self.files("--unmerged"):
+            about, name = line.split("\t", 1)
+            _, content, stage = about.split(" ")
+            found.setdefault(name, {})[stage] = content
+        return found
+
+    def settle(self) -> list[str]:
+        """Return which changed files the user has deleted or moved; refuse that lines of the user's go with a file."""
+        contents = self.unmerged()
+        sides = {name: "".join(contents[name]) for name in contents}
+        goes = [name for name in sides if sides[name] == "12"]
+        if edited := [name for name in goes if contents[name]["1"] != contents[name]["2"]]:
+            keep = "To go on: move the lines that you need, git rm the file, commit."
+            raise UpdateError("".join(f"{name} goes, and holds lines of yours.\n" for name in edited) + keep)
+        missing = [name for name in sides if sides[name] == "13"]
+        missing += self.files("--", *self.links) if self.links else []
+        if gone := goes + missing + [name for name in sides if sides[name] == "1"]:
+            self.git("rm", "--quiet", "--force", "--", *gone)
+        if self.links:
+            self.git("checkout", "--quiet", self.mine, "--", *self.links)
+        return sorted(set(missing))
+
+    def lock(self) -> bool:
+        """Make uv.lock fit pyproject.toml; return whether that is left to do."""
+        changed = self.git("diff", "--name-only", "mine", "--", "pyproject.toml")
+        if not changed or not (self.folder / "uv.lock").exists():
+            return False
+        if "pyproject.toml" in self.unmerged() or not shutil.which("uv"):
+            return True
+        run("uv", "lock", cwd=self.folder)
+        return False
+
+    def save(self, new: str) -> str:
+        """Commit everything, conflict markers included, as the branch `merged`; return its tree."""
+        self.git("add", "--all", "--force")
+        tree = self.git("write-tree")
+        self.git("branch", "merged", self.git("commit-tree", tree, "-p", "mine", "-p", new, "-m", "Merged"))
+        return tree
+
+
+def changes(head: str, tree: str) -> dict[str, str]:
+    """Return which files are added (A), deleted (D) or changed (M, T) between two trees."""
+    fields = split(git("diff-tree", "-r", "-z", "--no-renames", "--no-relative", "--name-status", head, tree))
+    return dict(zip(fields[1::2], fields[::2], strict=True))
+
+
+def check_the_way(head: str, changed: dict[str, str]) -> None:
+    """UpdateError if the update would replace what Git could not bring back."""
+    known = set(listed(head, git))
+    for added in (Path(name) for name in changed if changed[name] == "A"):
+        for path in (added, *added.parents):
+            there = os.path.lexists(path) if path == added else path.is_symlink() or path.is_file()
+            if there and path.as_posix() not in known:
+                raise UpdateError(f"{path} is in the way, and Git does not know it: move it away, or commit it.")
+    absent = []
+    for line in split(git("ls-files", "-v", "-z")):
+        flag, name = line.split(" ", 1)
+        if name in changed and flag == "S" and not os.path.lexists(name):
+            absent.append(name.rpartition("/")[0] or name)
+        elif name in changed and (flag.islower() or flag == "S"):
+            look = f"git update-index --no-assume-unchanged --no-skip-worktree {shlex.quote(name)}"
+            raise UpdateError(f"Git is told to overlook your changes of {name}. First: {look}")
+    if absent:
+        folders = shlex.join(sorted(set(absent)))
+        raise UpdateError(f"The sparse checkout lacks what changes. First: git sparse-checkout add {folders}")
+
+
+def apply(head: str, tree: str, stages: list[str], changed: dict[str, str], temporary: Path, old: Path) -> None:
+    """Change the user's files, mark the conflicts, and put the new index in its place last."""
+    # First everything that filters do to the new files: one may fail.
+    coming = "\0".join(name for name in changed if changed[name] != "D")
+    index = {"GIT_INDEX_FILE": str(temporary / "index")}
+    git("read-tree", tree, env=index)
+    git("checkout-index", "-z", "--stdin", f"--prefix={temporary}/new/", given=coming, env=index)
+
+    lock = old.with_name("index.lock")
+    index = {"GIT_INDEX_FILE": str(lock)}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        with lock.open("xb") as file:
+            file.write(old.read_bytes())
+    except FileExistsError:
+        raise UpdateError(f"Another program of Git's is at work here, or has crashed: then delete {lock}.") from None
+    try:
+        git("read-tree", "-m", "-u", head, tree, env=index)
+        git("update-index", "-z", "--index-info", given="\0".join(stages), env=index)
+        lock.replace(old)
+    except (UpdateError, OSError) as stop:  # a full disk, or a file that is saved in this moment
+        lost = []
+        for name, kind in changed.items():
+            path, new = Path(name), temporary / "new" / name
+            begun = path.is_file() and new.is_file() and new.read_bytes().startswith(path.read_bytes())
+            if begun and kind == "A":
+                path.unlink()
+            elif kind != "A" and (begun or not os.path.lexists(path)):
+                lost.append(name)
+        git("checkout-index", "--force", "-z", "--stdin", given="\0".join(lost))
+        lock.unlink(missing_ok=True)
+        raise UpdateError(f"{stop}\nThe tree is restored.") from None
+
+
+def update(answers_file: str, version: str, changed: list[str]) -> int:
+    """Update the service in this folder; return the exit code."""
+    if git("-c", "status.showUntrackedFiles=normal", "status", "--porcelain", "--", "."):
+        raise UpdateError("Commit your changes first: an update needs a clean tree.")
+    if wrong := [answer for answer in changed if not re.match(r"\w+=", answer)]:
+        raise UpdateError(f"An answer is NAME=VALUE, as in port=9000: {' '.join(wrong)}")
+    asked = ("HEAD", "HEAD:./", "--show-object-format", "--show-prefix", "--show-toplevel")
+    paths = ("--git-path", "index", "--git-path", "objects")
+    head, mine, hashed, prefix, top, index, objects = git("rev-parse", *asked, *paths).split("\n")
+    index_file = Path(index).resolve()
+    if hashed != "sha1":
+        raise UpdateError(f"Copier cannot update a repository with hashes by {hashed}.")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        temporary = Path(folder).resolve()
+        scratch = Scratch(temporary / "service", answers_file, Path(objects).resolve())
+        old, new = scratch.render(version, changed)
+        scratch.merge(old, new, mine)
+        missing, locking = scratch.settle(), scratch.lock()
+        unmerged = scratch.files("--unmerged")
+        conflicts = sorted({line.split("\t", 1)[1] for line in unmerged})
+        stages = [f"0 {'0' * len(head)}\t{prefix}{name}" for name in conflicts]
+        stages += [line.replace("\t", f"\t{prefix}", 1) for line in unmerged]
+        tree = scratch.save(new)
+
+        os.chdir(top)
+        how = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--recurse-submodules=no")
+        git("fetch", *how, scratch.folder, "merged")
+        if prefix:  # one folder of a repository
+            whole = {"GIT_INDEX_FILE": str(temporary / "index")}
+            git("read-tree", head, env=whole)
+            git("rm", "-r", "--quiet", "--cached", "--", prefix, env=whole)
+            git("read-tree", f"--prefix={prefix}", tree, env=whole)
+            tree = git("write-tree", env=whole)
+        files = changes(head, tree)
+        fields = split(git("diff-tree", "-r", "-z", "-M", "--name-status", "--diff-filter=R", head, tree))
+        check_the_way(head, files)
+        apply(head, tree, stages, files, temporary, index_file)
+
+    renamed = dict(zip(fields[1::3], fields[2::3], strict=True))
+    for name, new_name in renamed.items():
+        print(f"Renamed: {name} is {new_name} now.")
+    for name in files:
+        if files[name] == "D" and name not in renamed:
+            print(f'Removed: {name}, which "git checkout HEAD -- {name}" brings back.')
+    for name in missing:
+        print(f"Not here: {name}, which has changed in the template: git diff {old[:12]} {new[:12]} -- :/{name}")
+    for name in conflicts:
+        print(f"Conflict: {name}")
+    if locking:
+        print("Then run uv lock: uv.lock is to fit pyproject.toml. It keeps your versions.")
+    if conflicts:
+        print("Resolve these conflicts, then commit.")
+    elif files:
+        print("Updated: look at git diff HEAD, run make lint test, commit.")
+    else:
+        print("This is the template's newest version.")
+    return 1 if conflicts else 0
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(answers_file: str, version: str, *changed: str) -> int | str:
+    """Return the exit code, or the error message."""
+    for name in NAMED:
+        os.environ.pop(name, None)
+    try:
+        return update(answers_file, version, list(changed))
+    except KeyboardInterrupt:
+        return "Interrupted. Nothing is changed."
+    except (UpdateError, OSError, UnicodeError) as error:
+        return f"{error}\nNothing is changed."
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+    sys.exit(main(*sys.argv[1:]))
