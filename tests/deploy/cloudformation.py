@@ -59,11 +59,16 @@ class Stack:
 
 @dataclass
 class CloudFormation:
-    """Stacks by name. `fails` names a resource that cannot be made, and `calls` are the actions that were called."""
+    """Stacks by name, and the actions that were called.
+
+    `fails` names a resource that cannot be made, `breaks` makes rollbacks fail, `taken` has another deployment begin.
+    """
 
     stacks: dict[str, Stack] = field(default_factory=dict)
     calls: set[str] = field(default_factory=set)
     fails: str = ""
+    breaks: bool = False
+    taken: bool = False
 
     def stack(self, name: str) -> Stack:
         name = name.split("/")[1] if name.startswith("arn:") else name
@@ -83,15 +88,30 @@ class CloudFormation:
             f"<member><OutputKey>{key}</OutputKey><OutputValue>{value}</OutputValue></member>"
             for key, value in stack.outputs.items()
         )
+        parameters = "".join(
+            f"<member><ParameterKey>{key}</ParameterKey><ParameterValue>{value}</ParameterValue></member>"
+            for key, value in stack.parameters.items()
+        )
         facts = f"<StackName>{query['StackName']}</StackName><StackStatus>{stack.status}</StackStatus>"
-        return f"<Stacks><member>{facts}<Outputs>{outputs}</Outputs></member></Stacks>"
+        facts += f"<Outputs>{outputs}</Outputs><Parameters>{parameters}</Parameters>"
+        return f"<Stacks><member>{facts}</member></Stacks>"
 
     def get_template_summary(self, query: Query) -> str:
-        names = self.stack(query["StackName"]).parameters
-        members = "".join(f"<member><ParameterKey>{name}</ParameterKey></member>" for name in names)
+        if "TemplateBody" in query:
+            known = yaml.load(query["TemplateBody"], Loader)["Parameters"]
+        else:
+            known = {name: {} for name in self.stack(query["StackName"]).parameters}
+        members = "".join(
+            f"<member><ParameterKey>{name}</ParameterKey>"
+            + (f"<DefaultValue>{spec['Default']}</DefaultValue>" if "Default" in spec else "")
+            + "</member>"
+            for name, spec in known.items()
+        )
         return f"<Parameters>{members}</Parameters>"
 
     def create_change_set(self, query: Query) -> str:
+        if self.taken:
+            self.stack(query["StackName"]).status = "UPDATE_IN_PROGRESS"
         name, creates = query["StackName"], query["ChangeSetType"] == "CREATE"
         status = "REVIEW_IN_PROGRESS" if creates else self.stack(name).status
         if creates == (name in self.stacks):
@@ -145,6 +165,10 @@ class CloudFormation:
     def execute_change_set(self, query: Query) -> str:
         stack = self.stack(query["StackName"])
         action = "CREATE" if stack.status == "REVIEW_IN_PROGRESS" else "UPDATE"
+        if self.breaks:
+            stack.events.append(("2099-01-01T00:00:00Z", "Listener", "UPDATE_FAILED", "A listener exists on this port"))
+            stack.status = "UPDATE_ROLLBACK_FAILED"
+            return ""
         if self.fails:
             reason = f"Resource handler returned message: {self.fails} cannot be made"
             stack.events.append(("2099-01-01T00:00:00Z", self.fails, f"{action}_FAILED", reason))
@@ -162,6 +186,13 @@ class CloudFormation:
             for at, resource, status, reason in self.stack(query["StackName"]).events
         )
         return f"<StackEvents>{events}</StackEvents>"
+
+    def continue_update_rollback(self, query: Query) -> str:
+        stack = self.stack(query["StackName"])
+        if self.breaks:
+            raise RefusedError("the rollback cannot be continued")
+        stack.status = "UPDATE_ROLLBACK_COMPLETE"
+        return ""
 
     def delete_stack(self, query: Query) -> str:
         self.stack(query["StackName"])

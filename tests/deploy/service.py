@@ -1,9 +1,20 @@
 """A rendered repository whose make targets push and deploy."""
 
+import importlib.machinery
 import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+
+
+def load_script(path: Path) -> ModuleType:
+    """Return a script as a module, to call parts of it."""
+    loader = importlib.machinery.SourceFileLoader(path.stem, str(path))
+    module = ModuleType(loader.name)
+    module.__file__ = loader.path
+    loader.exec_module(module)
+    return module
 
 
 @dataclass

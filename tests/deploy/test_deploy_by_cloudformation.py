@@ -38,8 +38,9 @@ def stack(service: Service, render: Render) -> Service:
     """The service, deployed by CloudFormation, with its parameters for qa-2."""
     names = {"service_name": service.name, "package_name": "my_service"}
     rendered = render(**names, aws_account_id="111122223333", deploy="cloudformation")
-    shutil.rmtree(service.path / "deploy")
-    shutil.copytree(rendered / "deploy", service.path / "deploy")
+    for folder in ("deploy", "ops/deployment"):
+        shutil.rmtree(service.path / folder, ignore_errors=True)
+        shutil.copytree(rendered / folder, service.path / folder)
     (service.path / "deploy/qa-2.parameters").write_text(PARAMETERS)
     commit(service.path, "Deploy by CloudFormation")
     return service
@@ -73,6 +74,21 @@ def test_a_first_deployment_that_failed_is_repeated(stack: Service, cloudformati
     assert made.status == "UPDATE_ROLLBACK_COMPLETE"
     cloudformation.fails = ""
     assert stack.make("deploy", "ENV=qa-2").returncode == 0
+
+    # A rollback that failed is continued by the next deployment.
+    cloudformation.breaks = True
+    (stack.path / "deploy/qa-2.parameters").write_text(f"{PARAMETERS}\nMinTasks=3")
+    commit(stack.path)
+    failed = stack.make("deploy", "ENV=qa-2")
+    assert "A listener exists on this port" in failed.stderr
+    assert "CloudFormation cannot undo it (UPDATE_ROLLBACK_FAILED)" in failed.stderr
+    failed = stack.make("deploy", "ENV=qa-2")
+    assert "The last deployment cannot be undone" in failed.stderr
+    cloudformation.breaks = False
+    done = stack.make("deploy", "ENV=qa-2")
+    assert done.returncode == 0, done.stderr
+    assert made.status == "UPDATE_COMPLETE"
+    assert 'Changed: MinTasks is "3", and was "2".' in done.stderr
 
     # What was called is what the role of a GitHub environment may call.
     environment = yaml.load((stack.path / "deploy/environment.yml").read_text(), Loader)

@@ -58,7 +58,7 @@ def test_every_exception_to_the_rights_is_needed(render: Render, facts: Facts) -
 
 def test_the_role_that_deploys_can_run_a_task(render: Render) -> None:
     repository = render(deploy="cloudformation")
-    calls = re.findall(r'"(ecs|logs)", "([a-z-]+)"', (repository / "deploy/task").read_text())
+    calls = re.findall(r'"(ecs|logs)", "([a-z-]+)"', (repository / "ops/deployment/task.py").read_text())
     called = {f"{service}:{operation.title().replace('-', '')}" for service, operation in calls}
     assert {"ecs:RunTask", "logs:GetLogEvents"} <= called
     needed = called | {"ecs:TagResource", "iam:PassRole"}  # of the tags and the roles in a definition

@@ -1,6 +1,5 @@
 """`make task` with the real AWS CLI, against moto; what moto cannot do is said by a stand-in before it."""
 
-import importlib.machinery
 import json
 import os
 import sys
@@ -11,12 +10,15 @@ from typing import Any
 import botocore.session
 import pytest
 
-from tests.deploy.service import Service
+from tests.deploy.service import Service, load_script
 from tests.support.template import PYTHON, Render
 
 # moto runs nothing and ends every task with code 0; this gives a task a log and another exit code, and knows it late.
+# It takes tags that begin with aws:, which ECS refuses.
 AWS = f"""#!{sys.executable}
 import json, os, subprocess, sys, time
+if sys.argv[2] == "register-task-definition" and '"aws:' in " ".join(sys.argv):
+    sys.exit("InvalidParameterException: Tag keys must not begin with aws:")
 if sys.argv[1:3] != ["ecs", "describe-tasks"]: os.execv(os.environ["REAL_AWS"], sys.argv)
 seen = sys.argv[0] + ".seen"
 if not os.path.exists(seen):  # as ECS may answer just after the start
@@ -72,7 +74,10 @@ def ecs(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
         taskRoleArn="arn:aws:iam::111122223333:role/task",
         executionRoleArn="arn:aws:iam::111122223333:role/execution",
         containerDefinitions=[{"name": "collector", "image": "collector", "memory": 256, "essential": True}, service],
-        tags=[{"key": "pack", "value": "my-pack"}],
+        tags=[
+            {"key": "pack", "value": "my-pack"},
+            {"key": "aws:cloudformation:stack-name", "value": "my-service-stage"},
+        ],
     )["taskDefinition"]["taskDefinitionArn"]
     ecs.create_service(
         cluster="main",
@@ -94,12 +99,8 @@ def repository(render: Render) -> Path:
 
 @pytest.fixture
 def script(repository: Path) -> ModuleType:
-    """deploy/task as a module, to see what it does with answers that moto never gives."""
-    loader = importlib.machinery.SourceFileLoader("task", str(repository / "deploy/task"))
-    module = ModuleType(loader.name)
-    module.__file__ = loader.path
-    loader.exec_module(module)
-    return module
+    """ops/deployment/task.py as a module, to see what it does with answers that moto never gives."""
+    return load_script(repository / "ops/deployment/task.py")
 
 
 def test_a_task_runs_as_the_service_does_and_its_log_and_exit_code_are_passed_on(
