@@ -1,6 +1,7 @@
 """Built images and running containers; what is built is shared by the session, what runs is removed."""
 
 import json
+import os
 import shutil
 import subprocess
 import uuid
@@ -14,6 +15,8 @@ import pytest
 from tests.support.commands import run
 from tests.support.containers import Build, Start, docker, running
 from tests.support.template import Render
+
+collect_ignore = ["ops"]  # runs inside the contract tests of a service, see test_contract.py
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,3 +62,15 @@ def default_repository(default: Path, tmp_path: Path) -> Path:
     copy = tmp_path / default.name
     shutil.copytree(default, copy)
     return copy
+
+
+@pytest.fixture
+def path_without_uv(tmp_path: Path) -> str:
+    """A PATH with all that is on this machine's, but not uv."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for directory in os.environ["PATH"].split(os.pathsep):
+        for program in Path(directory).glob("*"):
+            if program.name not in ("uv", "uvx") and not (folder / program.name).is_symlink():
+                (folder / program.name).symlink_to(program)
+    return str(folder)

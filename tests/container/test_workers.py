@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,12 +24,13 @@ CHECK = yaml.load(COMPOSE, Loader)["services"]["worker"]["healthcheck"]["test"]
 
 @pytest.fixture(scope="module")
 def repository(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A service with the page's files; Compose's project is named after its folder."""
-    path = tmp_path_factory.mktemp("workers") / f"workers-{uuid.uuid4().hex[:8]}"
+    """A service with the page's files."""
+    path = tmp_path_factory.mktemp("workers") / "workers"
     shutil.copytree(render(port=PORT, python_version=PYTHON), path)
     (path / "src/my_service/worker.py").write_text(WORKER)
     (path / "tests/test_worker.py").write_text(TEST)
     (path / "compose.override.yaml").write_text(COMPOSE)
+    run("make", "engine", cwd=path)  # names Compose's project
     yield path
     run("docker", "compose", "down", "--rmi", "local", "--volumes", cwd=path)
 

@@ -1,5 +1,6 @@
 """Every number is said once: the files of a rendered repository agree with each other."""
 
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -50,16 +51,27 @@ def test_every_file_names_the_same_port(repository: Path, package: Path, answers
     assert facts(r'HTTPConnection\("127\.0\.0\.1", (\d+)', package / "ops/healthcheck.py") == {port}
     assert facts(r'"--port", "(\d+)"', repository / "Dockerfile.dev") == {port}
     assert facts(r"--port (\d+)", repository / "Makefile") == {port}
-    assert facts(r"port api (\d+)", repository / "scripts/up") == {port}
+    assert facts(r"port api (\d+)", repository / "ops/development/up") == {port}
     compose = yaml.safe_load((repository / "compose.yaml").read_text())
-    assert compose["services"]["api"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert compose["services"]["api"]["ports"] == [f"127.0.0.1:${{PORT:-{port}}}:{port}"]
 
 
-def test_every_server_has_the_same_protocols(repository: Path, package: Path) -> None:
+def test_every_server_serves_the_same_way(repository: Path, package: Path) -> None:
     for flag, name in {"http": "HTTP", "ws": "WebSocket"}.items():
-        assert facts(rf'"{flag}": protocols\.(\w+)', package / "ops/worker.py") == {name}
-        development = facts(rf'--{flag}[", ]+([\w.:]+)', repository / "Makefile", repository / "Dockerfile.dev")
-        assert development == {f"{package.name}.ops.protocols:{name}"}
+        assert facts(rf"\b{flag}=protocols\.(\w+)", package / "ops/worker.py") == {name}
+    (make,) = re.findall(r"uvicorn (.*) \$\(ENV_FILE\)$", (repository / "Makefile").read_text(), re.MULTILINE)
+    (image,) = re.findall(r"^CMD (.*)$", (repository / "Dockerfile.dev").read_text(), re.MULTILINE)
+    in_image = " ".join(json.loads(image)).replace(" --host 0.0.0.0", "")
+    assert in_image == f"uvicorn {make}"
+    assert f"--http {package.name}.ops.protocols:HTTP --ws {package.name}.ops.protocols:WebSocket" in make
+    worker = (package / "ops/worker.py").read_text()
+    for development, production in {
+        "--no-access-log": "access_log=False",
+        "--no-proxy-headers": "proxy_headers=False",
+        "--reset-contextvars": "reset_contextvars=True",
+    }.items():
+        assert development in make
+        assert production in worker
 
 
 def test_every_file_names_the_same_health_path(repository: Path, package: Path, answers: dict[str, Any]) -> None:
@@ -67,14 +79,12 @@ def test_every_file_names_the_same_health_path(repository: Path, package: Path, 
     assert facts(r'"GET", "(.*)"', package / "ops/healthcheck.py") == {answers["health_path"]}
 
 
-def test_compose_and_the_image_have_the_same_health_check(repository: Path, package: Path) -> None:
-    flags, command = re.findall(r"^HEALTHCHECK (.*) \\\n +CMD (.*)$", (repository / "Dockerfile").read_text(), re.M)[0]
-    image = dict(re.findall(r"--([a-z-]+)=(\w+)", flags))
+def test_compose_and_the_image_run_the_same_health_check(repository: Path, package: Path) -> None:
+    (command,) = re.findall(r"^HEALTHCHECK .* \\\n +CMD (.*)$", (repository / "Dockerfile").read_text(), re.M)
     compose = yaml.safe_load((repository / "compose.yaml").read_text())["services"]["api"]["healthcheck"]
-    assert compose.pop("test") == ["CMD", *yaml.safe_load(command)]
-    assert {name.replace("_", "-"): str(value) for name, value in compose.items()} == image
     script = Path("/app/src") / package.name / "ops/healthcheck.py"
     assert yaml.safe_load(command) == ["python", "-I", "-S", str(script)]
+    assert compose["test"] == ["CMD", *yaml.safe_load(command)]
 
 
 def test_every_file_names_the_same_python_version(repository: Path, answers: dict[str, Any]) -> None:
@@ -97,6 +107,28 @@ def test_packages_come_from_the_package_index_that_was_answered(repository: Path
     indexes = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["uv"].get("index", [])
     answered = answers["package_index_url"]
     assert [index["url"] for index in indexes] == ([answered] if answered else [])
+
+
+def test_whatever_installs_packages_logs_in_to_the_index_and_to_the_images(
+    repository: Path, answers: dict[str, Any]
+) -> None:
+    index = answers["package_index_url"]
+    public = ("docker.io/", "ghcr.io/", "public.ecr.aws/")
+    private = not all(answers[name].startswith(public) for name in ("base_image_registry", "uv_image_registry"))
+    workflows = [yaml.safe_load(file.read_text()) for file in (repository / ".github/workflows").glob("*.yml")]
+    for job in (job for workflow in workflows for job in workflow["jobs"].values()):
+        names = [step.get("name") for step in job.get("steps", [])]
+        commands = " ".join(step.get("run", "") for step in job.get("steps", []))
+        if locks := re.search(r"\b(lint|test|build)\b|pull_request.py", commands):
+            assert ("Log in to the package index" in names) == bool(index)
+        if locks and "pull_request.py" not in commands:  # which builds nothing
+            assert ("Log in to the base images" in names) == private
+    if workflows:
+        assert len(workflows) > 1
+        dependabot = yaml.safe_load((repository / ".github/dependabot.yml").read_text())
+        assert [registry["url"] for registry in dependabot.get("registries", {}).values()] == [index] * bool(index)
+        for update in dependabot["updates"]:
+            assert update.get("registries", []) == list(dependabot.get("registries", {}))
 
 
 def test_only_the_minimal_runtime_is_from_scratch(repository: Path, answers: dict[str, Any]) -> None:
@@ -124,7 +156,7 @@ def test_the_manifest_has_the_values_of_the_service(repository: Path, package: P
 
 
 def test_every_file_has_the_same_stop_timeout(repository: Path, package: Path, answers: dict[str, Any]) -> None:
-    (stop,) = facts(r"^STOP_TIMEOUT = (\d+) ", package / "ops/settings.py", repository / "tests/contract/task.py")
+    (stop,) = facts(r"^STOP_TIMEOUT = (\d+) ", package / "ops/settings.py", repository / "ops/contract/task.py")
     compose = yaml.safe_load((repository / "compose.yaml").read_text())
     assert compose["services"]["api"]["stop_grace_period"] == f"{stop}s"
     assert int(stop) == answers["stop_timeout"]
@@ -148,6 +180,31 @@ def test_services_update_with_the_copier_version_that_is_tested(default: Path) -
     tested = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     (version,) = facts(r"\buvx copier@(\S+?)[ ,]", default / "Makefile")
     assert f"copier=={version}" in tested
+
+
+def test_the_development_container_works_as_the_user_of_its_image(repository: Path) -> None:
+    (user,) = facts(r'"remoteUser": "(\w+)"', repository / ".devcontainer/devcontainer.json")
+    assert facts(r"useradd .* (\w+)$", repository / "Dockerfile.dev") == {user}
+
+
+def test_every_workflow_has_the_same_pin_of_an_action() -> None:
+    pins: dict[str, set[str]] = {}
+    for folder in ("template", "extensions", "docs", ".github"):
+        for file in (path for path in (ROOT / folder).rglob("*") if path.suffix in (".jinja", ".md", ".yml")):
+            for action, pin in re.findall(r"uses: ([\w./-]+)@(.*)", file.read_text()):
+                pins.setdefault(action, set()).add(pin)
+    assert "actions/checkout" in pins
+    assert {action: found for action, found in pins.items() if len(found) > 1} == {}
+
+
+def test_scripts_are_run_by_their_interpreter_as_a_commit_may_lack_their_modes(repository: Path) -> None:
+    files = [repository / "Makefile", *(repository / ".github").rglob("*.yml"), repository / "ops/contract/run"]
+    files += (repository / "ops/development").iterdir()
+    for file in files:
+        text = re.sub("^ *#.*", "", file.read_text(), flags=re.MULTILINE)
+        assert (
+            re.findall(r"^.*(?<!bash )(?<!python3 )(?<!python )(?<!\$\(PYTHON3\) )ops/\w+/[\w.]+ .*$", text, re.M) == []
+        )
 
 
 def test_compose_runs_kafka_where_the_service_looks_for_it(repository: Path, answers: dict[str, Any]) -> None:

@@ -4,12 +4,13 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
 
 from tests.support.commands import commit, run, tree
-from tests.support.template import COPIER_YML, EXAMPLES, NEWEST, QUESTIONS, ROOT, copy
+from tests.support.template import ANSWERS, COPIER_YML, EXAMPLES, NEWEST, QUESTIONS, ROOT, copy
 
 SETTINGS = {"subdirectory", "min_copier_version", "envops", "skip_if_exists", "exclude"} | {
     f"message_{when}_{what}" for when in ("before", "after") for what in ("copy", "update")
@@ -45,6 +46,17 @@ def test_copier_yml_has_no_key_that_copier_would_ignore() -> None:
     assert {name[1:] for name in COPIER_YML if name[0] == "_"} <= SETTINGS
     for name, spec in QUESTIONS.items():
         assert spec.keys() <= KEYS, name
+
+
+def test_copier_yml_names_what_owners_keep_the_same_each_time(repositories: Callable[[str], Path]) -> None:
+    kept = COPIER_YML["_skip_if_exists"]
+    (excluded,) = COPIER_YML["_exclude"]
+    ignored, added = (re.findall(rf"^{sign}(/.*)$", excluded, re.MULTILINE) for sign in ("", "!"))
+    assert ignored[: len(kept)] == kept
+    assert [path for path in added if not any(fnmatch(path, pattern) for pattern in kept)] == []
+    rendered = {f"/{path}" for name in ANSWERS for path in tree(repositories(name))}
+    gone = ignored[len(kept) :]
+    assert [path for path in rendered if any(fnmatch(path, pattern) for pattern in gone)] == [], "they are not gone"
 
 
 def test_every_question_says_what_it_asks_and_what_it_changes() -> None:

@@ -63,10 +63,11 @@ def test_the_tables_of_questions_are_complete_and_say_the_defaults() -> None:
 
 def test_every_message_of_the_rendered_commands_has_a_cure(rendered: Path) -> None:
     cures = (ROOT / "docs/troubleshooting.md").read_text()
-    commands = [rendered / "Makefile", *(rendered / "scripts").iterdir()]
-    messages = [message for file in commands for message in re.findall(r'echo "(.*? .*?)" >&2', file.read_text())]
-    for script in (rendered / "deploy").glob("[!.]*"):
-        messages += re.findall(r'^.*\bfail "(.*)"', script.read_text(), re.MULTILINE)
+    programs = [path for path in (rendered / "ops").rglob("*") if path.is_file()]
+    development = [rendered / "Makefile", *(path for path in programs if path.parent.name == "development")]
+    messages = [message for file in development for message in re.findall(r'echo "(.*? .*?)" >&2', file.read_text())]
+    for program in programs:
+        messages += re.findall(r'^.*\bfail "(.*)"', program.read_text(), re.MULTILINE)
     assert messages
     for message in messages:
         # Without what differs from one service to another.

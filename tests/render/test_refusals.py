@@ -26,6 +26,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"min_tasks": 0}, "a whole number from 1 to 5000"),
     ({"max_tasks": 1}, "a whole number from 2 to 5000; min_tasks is 2"),
     ({"system_packages": "jq; id"}, "names of Debian packages"),
+    ({"build_packages": "GCC"}, "names of Debian packages"),
     ({"stop_timeout": 60}, "30 seconds: FSD has no setting for it"),
     ({"base_image_registry": "x\nRUN id"}, "a host name, with a path"),
     ({"uv_image_registry": "https://ghcr.io"}, "a host name, with a path"),
@@ -42,6 +43,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"architecture": "riscv64"}, "Invalid choice"),
     ({"runtime": "alpine"}, "Invalid choice"),
     ({"log_retention_days": 2}, "Invalid choice"),
+    ({"default_branch": "a b"}, "a branch: letters, digits"),
     ({"ci": "jenkins"}, "Invalid choice"),
 ]
 

@@ -13,6 +13,7 @@ Macro = Callable[..., str]
 WORDS = "lower-case words joined by hyphens"
 LENGTH = "2 to 40 characters"
 TAKEN = "taken by Python, a library or tool"
+BRANCH = "a branch: letters, digits, and . / - _ between them"
 REGISTRY = "a host name, with a path if the registry has one, as in docker.io/library"
 INDEX = "an https address without a user or a password, as in https://packages.example.com/simple"
 PACKAGE = "lower-case words joined by single underscores, at most 40 characters, as in my_service"
@@ -59,6 +60,8 @@ SAYS: list[tuple[str, str, list[Any]]] = [
         PACKAGES,
         ["JQ", "a", " jq", "jq ", "jq  file", "jq,file", "jq\n", "jq; id", "-y", "--force-yes jq"],
     ),
+    ("branch", "", ["main", "m", "trunk_2", "release/2.x", "a-b"]),
+    ("branch", BRANCH, ["", "a b", "-a", "a/", "a//b", "main\n", "a..b", "*", '"', "a" * 101]),
     ("account_id", "", ["123456789012", "000000000000"]),
     ("account_id", "12 digits, as in 123456789012", ["", "12345678901", "1234567890123", "12345678901a"]),
     ("account_id", "12 digits, as in 123456789012", ["1234-5678-9012", "123456789012\n"]),

@@ -1,12 +1,13 @@
 """Rendered files read as if a person had written them, whatever the answers."""
 
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
 import yaml
 
-from tests.support.commands import run, tree
+from tests.support.commands import commit, run, tree
 from tests.support.template import YAML_RULES
 
 # A template of another program is none of ours: ${{ }} of GitHub, {{.Field}} and {{json .}} of Docker.
@@ -42,6 +43,17 @@ def test_rendered_files_have_no_stray_blank_lines(rendered: Path) -> None:
         assert not text or (text.endswith("\n") and not text.endswith("\n\n") and text[0] != "\n"), path
 
 
+def test_no_clone_has_the_line_ends_of_windows(template: Path, default: Path, tmp_path: Path) -> None:
+    """On Windows, Git makes them unless .gitattributes says otherwise; `bash\\r` is no program."""
+    service = shutil.copytree(default, tmp_path / "service")
+    commit(service)
+    for repository in (template, service):
+        clone = tmp_path / f"clone of {repository.name}"
+        run("git", "-c", "core.autocrlf=true", "clone", "--quiet", repository, clone)
+        for path in (path for path in clone.rglob("*") if path.is_file() and ".git" not in path.parts):
+            assert path.suffix == ".png" or b"\r" not in path.read_bytes(), path
+
+
 def test_no_file_has_an_unrendered_name(rendered: Path) -> None:
     for path in tree(rendered):
         assert re.fullmatch(r"[\w.\-/]+", path), path
@@ -65,7 +77,7 @@ def test_rendered_yaml_passes_yamllint_and_rendered_toml_parses(rendered: Path) 
 
 
 def test_rendered_dockerfiles_pass_hadolint(rendered: Path) -> None:
-    files = ("Dockerfile", "Dockerfile.dev", "tests/contract/Dockerfile")
+    files = ("Dockerfile", "Dockerfile.dev", "ops/contract/Dockerfile")
     run("hadolint", "--failure-threshold", "style", *files, cwd=rendered)
 
 

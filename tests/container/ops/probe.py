@@ -1,4 +1,4 @@
-"""The service with routes for the contract tests, as they put it into its image. Kept by the template."""
+"""The contract's probe with the routes that these tests need; it takes the place of the rendered one."""
 
 import asyncio
 import os
@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Body, FastAPI, Request, UploadFile, WebSocket
-
-from {{ package_name }}.main import app
-from {{ package_name }}.ops.app import create_app
-from {{ package_name }}.settings import get_settings
+from my_service.main import app
+from my_service.ops.app import create_app
+from my_service.settings import get_settings
 
 FAILURE = os.environ.get("CONTRACT_FAILURE")
 AWAY = Path("/tmp/away")
@@ -37,7 +36,7 @@ def busy(seconds: float) -> None:
 @routes.get("/block/{seconds}")
 async def block(seconds: float) -> None:
     """Keep the event loop from all else: a mistake."""
-    time.sleep(seconds)  # noqa: ASYNC251
+    time.sleep(seconds)
 
 
 @routes.get("/hoard")

@@ -1,11 +1,12 @@
-"""That every line is one JSON object is checked of each container, in container.py. Kept by the template."""
+"""That every line is one JSON object is checked of each container, in the contract's container.py."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .container import serving
+from ..container import serving
+from .container import kill_worker
 
 
 @pytest.mark.parametrize("level", ["info", "DEBUG"])
@@ -15,7 +16,7 @@ def test_whatever_happens_is_logged_as_json_and_without_secrets(level: str) -> N
         assert container.ask("/nowhere", Authorization="Bearer hunter2").status == 404
         assert container.ask("/contract/sleep/long").status == 422
         assert container.ask("/contract/pid", X_Request_ID='"}\t{"').status == 200
-        container.kill_worker()
+        kill_worker(container)
         container.wait_until_serving()
         container.stop()
 
@@ -26,8 +27,11 @@ def test_whatever_happens_is_logged_as_json_and_without_secrets(level: str) -> N
         assert "hunter2" not in "".join(container.output())
 
 
-def test_long_lines_of_many_workers_are_whole_and_short_enough_for_cloudwatch() -> None:
-    with serving({"WEB_CONCURRENCY": "4", "DRAIN_SECONDS": "0"}) as container, ThreadPoolExecutor(16) as pool:
+def test_long_lines_of_many_workers_are_whole_and_short_enough_for_firelens() -> None:
+    with (
+        serving({"WEB_CONCURRENCY": "4", "DRAIN_SECONDS": "0", "LOG_LIMIT": "15000"}) as container,
+        ThreadPoolExecutor(16) as pool,
+    ):
         answers = pool.map(lambda _: container.ask("/contract/shout/40000").status, range(100))
         assert set(answers) == {500}
         container.stop()  # the line of a request comes after its answer

@@ -1,10 +1,10 @@
-"""Kept by the template."""
+"""Requests as they come from outside: large, forwarded and hostile ones."""
 
 import os
 from hashlib import sha256
 
-from . import engine
-from .container import Container, serving
+from ..container import Container, serving
+from .container import logged
 
 
 def upload(container: Container, size: int) -> None:
@@ -26,14 +26,14 @@ def test_nothing_tries_to_write_to_the_root() -> None:
     with serving({"DRAIN_SECONDS": "0"}, hardened=False) as container:
         upload(container, 5 * 2**20)
         container.stop()
-        assert not engine.get(f"/containers/{container.id}/changes")
+        assert not container.docker.diff()
 
 
 def test_the_client_is_whom_the_load_balancer_saw() -> None:
     with serving() as container:
         claimed_and_seen = "198.51.100.6, 203.0.113.9"
         assert container.ask("/contract/client", X_Forwarded_For=claimed_and_seen).json() == "203.0.113.9"
-        assert container.logged(lambda line: line.get("client") == "203.0.113.9")
+        assert logged(container, lambda line: line.get("client") == "203.0.113.9")
 
 
 def test_no_body_causes_a_500_or_is_echoed() -> None:

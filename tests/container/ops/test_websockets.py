@@ -1,10 +1,10 @@
-"""A WebSocket has an id and a line in the log, and a stop closes it. Kept by the template."""
+"""A WebSocket has an id and a line in the log, and a stop closes it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 from socket import socket
 
-from .container import serving
+from ..container import serving
 
 SERVICE_RESTART = 1012
 TEXT, CLOSE = 1, 8

@@ -9,18 +9,19 @@ from .container import UNANSWERED, Container, ask
 
 PATH = "/contract/sleep/0.01"
 PAUSE = 0.03  # seconds between two requests of a client
+KEEP = [True] * 5 + [False] * 2  # whether a client keeps its connection as long as it may, or opens new ones
 
 
 class Load:
     """Several clients, each sending one request after the other from `with` to the end of its block or `end()`."""
 
-    def __init__(self, container: Container, kept: int = 5, fresh: int = 2) -> None:
-        """Take `kept` clients that keep their connection as long as they may, and `fresh` ones that open new ones."""
+    def __init__(self, container: Container) -> None:
+        """Take the container that they ask."""
         self.container = container
         self.sent = 0
         self.lost: list[str] = []
         self._ended = Event()
-        self._threads = [Thread(target=self._send, args=(keep,)) for keep in [True] * kept + [False] * fresh]
+        self._threads = [Thread(target=self._send, args=(keep,)) for keep in KEEP]
 
     def _send(self, keep: bool) -> None:
         connection = self.container.connect(timeout=20)
@@ -30,7 +31,7 @@ class Load:
                 connection.close()
         connection.close()
 
-    def count(self, connection: HTTPConnection, path: str) -> None:
+    def count(self, connection: HTTPConnection, path: str, status: int = 200) -> None:
         """Send one request on a connection, which opens again if the service has said that it closes it."""
         self.sent += 1
         try:
@@ -39,11 +40,11 @@ class Load:
             self.lost.append(f"{path}: {error!r}")
             connection.close()
             return
-        if response.status != 200:
-            self.lost.append(f"{path}: {response.status}")
+        if response.status != status:
+            self.lost.append(f"{path}: {response.status} in place of {status}")
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin to send."""
         for thread in self._threads:
             thread.start()
         return self
@@ -55,5 +56,5 @@ class Load:
             thread.join()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End."""
+        """Send nothing more."""
         self.end()

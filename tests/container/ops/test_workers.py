@@ -1,4 +1,4 @@
-"""Kept by the template."""
+"""Workers that are killed, that hang, that cannot start and that are recycled, beside others that serve."""
 
 import time
 from collections.abc import Callable
@@ -6,9 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from .container import UNANSWERED, Container, serving
-from .load import Load
-from .task import MEMORY
+from ..container import UNANSWERED, Container, serving, wait_until
+from ..load import Load
+from ..task import MEMORY
+from .container import kill_worker, logged
 
 
 def ask_in_vain(container: Container, path: str, request_id: str = "") -> None:
@@ -25,10 +26,12 @@ def exhaust(container: Container) -> None:
 def answering_workers(container: Container) -> set[int]:
     """Return the process ids of two workers, once two answer."""
     seen: set[int] = set()
-    end = time.monotonic() + 60
-    while len(seen) < 2:
-        assert time.monotonic() < end, f"only {seen} answer"
+
+    def two_answer() -> bool:
         seen.add(container.ask("/contract/pid").json())
+        return len(seen) == 2
+
+    wait_until(two_answer, 60, "one worker alone answers")
     return seen
 
 
@@ -37,7 +40,7 @@ def check_that_the_other_serves(container: Container) -> None:
     assert {container.ask("/contract/pid").status for _ in range(50)} == {200}
 
 
-@pytest.mark.parametrize("harm", [Container.kill_worker, exhaust])
+@pytest.mark.parametrize("harm", [kill_worker, exhaust])
 def test_a_lost_worker_is_replaced_while_the_other_serves(harm: Callable[[Container], None]) -> None:
     with serving({"WEB_CONCURRENCY": "2"}, memory=min(MEMORY, 2048)) as container:
         before = answering_workers(container)
@@ -53,7 +56,7 @@ def test_a_worker_that_hangs_leaves_its_stack_and_the_request_id_and_is_replaced
         hanging = pool.submit(ask_in_vain, container, "/contract/block/60", "the-one")
         time.sleep(0.5)
         check_that_the_other_serves(container)
-        line = container.logged(lambda line: line["event"] == "the worker hangs and is aborted")
+        line = logged(container, lambda line: line["event"] == "the worker hangs and is aborted")
         assert line["request_id"] == "the-one"
         assert "time.sleep(seconds)" in line["stack"]
         hanging.result()
@@ -65,8 +68,8 @@ def test_a_worker_that_cannot_start_is_tried_again_while_the_other_serves() -> N
     with serving({"WEB_CONCURRENCY": "2", "CONTRACT_FAILURE": "later"}) as container:
         before = answering_workers(container)
         container.ask("/contract/down", "POST")
-        container.kill_worker()
-        container.logged(lambda line: line["event"] == "a worker cannot start and is tried again")
+        kill_worker(container)
+        logged(container, lambda line: line["event"] == "a worker cannot start and is tried again")
         check_that_the_other_serves(container)
         container.ask("/contract/back", "POST")
         assert len(before & answering_workers(container)) == 1
@@ -76,18 +79,15 @@ def recycle_under_load(workers: int) -> Load:
     """Send requests until three workers have been recycled."""
     environment = {"WEB_CONCURRENCY": str(workers), "MAX_REQUESTS": "100", "DRAIN_SECONDS": "0"}
     with serving(environment) as container, Load(container) as load:
-        end = time.monotonic() + 30
-        while container.events().count("started") < workers + 3:
-            assert time.monotonic() < end, "too few workers have been recycled"
-            time.sleep(0.2)
+        wait_until(lambda: container.events().count("started") >= workers + 3, 30, "too few workers are recycled")
     return load
 
 
-def test_no_request_is_lost_when_workers_are_recycled(tell: Callable[[str], None]) -> None:
+def test_no_request_is_lost_when_workers_are_recycled(record_property: Callable[[str, object], None]) -> None:
     with ThreadPoolExecutor() as pool:
         loads = list(pool.map(recycle_under_load, [1, 2]))
     lost = [reason for load in loads for reason in load.lost]
-    tell(f"{sum(load.sent for load in loads)} requests sent, {len(lost)} lost with MAX_REQUESTS")
+    record_property("recycled", f"{sum(load.sent for load in loads)} requests sent, {len(lost)} lost with MAX_REQUESTS")
     assert lost == []
 
 
