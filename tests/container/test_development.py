@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import urllib.request
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import commit, edit, run, wait_until
+from tests.support.commands import commit, edit, free_port, run, wait_until
 from tests.support.template import PYTHON, Render
 
 PORT = 8123
@@ -22,6 +24,7 @@ def repository(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A rendered repository in a directory with a space in its name, owned by an ordinary user."""
     repository = tmp_path_factory.mktemp("a b") / "dev loop"
     shutil.copytree(render(port=PORT), repository)
+    run("make", "engine", cwd=repository)  # names the project, also for the tests that call Compose themselves
     yield repository
     run("docker", "compose", "down", "--rmi", "local", cwd=repository)
 
@@ -65,6 +68,43 @@ def test_the_compose_files_are_valid_alone_and_in_a_dev_container(repository: Pa
     assert mounts["/app"] == str(repository)
 
 
+def names(repository: Path) -> dict[str, str]:
+    """Return how Compose calls the project of a repository and its volumes, after a command of make."""
+    run("make", "engine", cwd=repository)
+    config = json.loads(run("docker", "compose", "config", "--format=json", cwd=repository).stdout)
+    return {"project": config["name"]} | {key: volume["name"] for key, volume in config.get("volumes", {}).items()}
+
+
+def test_two_checkouts_in_folders_of_one_name_share_nothing(repository: Path, tmp_path: Path) -> None:
+    """Neither do copies with their .env; a name is also there where the folder's has no Latin letter."""
+    one, two = (shutil.copytree(repository, tmp_path / folder / "サービス") for folder in ("one", "two"))
+    (two / ".env").write_text(f"PORT={PORT + 1}\n")
+    try:
+        for checkout in (one, two):
+            run("make", "up", cwd=checkout)
+        assert answer("/health", PORT + 1) == '{"status":"healthy"}'
+        run("make", "down", cwd=two)
+        assert answer("/health") == '{"status":"healthy"}'
+    finally:
+        for checkout in (one, two):
+            run("docker", "compose", "down", "--rmi", "local", cwd=checkout)
+
+
+def test_a_checkout_keeps_its_volumes_and_a_copy_gets_its_own(render: Render, tmp_path: Path) -> None:
+    one = shutil.copytree(render(database="postgres"), tmp_path / "one")
+    (one / ".env").write_text("GREETING=Hi\nLOG_LEVEL=DEBUG")
+    before = names(one)
+    assert before["database"] == f"{before['project']}_database"
+    assert names(one) == before
+    assert (one / ".env").read_text() == f"GREETING=Hi\nLOG_LEVEL=DEBUG\nCOMPOSE_PROJECT_NAME={before['project']}\n"
+
+    two = shutil.copytree(one, tmp_path / "two")
+    (old,) = re.findall("write into .env: (.*)", run("make", "engine", cwd=two).stdout)
+    assert not {*names(two).values()} & {*before.values()}
+    (two / ".env").write_text(old)
+    assert names(two) == before
+
+
 def test_the_image_is_built_in_a_folder_with_a_space(repository: Path, image: str) -> None:
     run("make", "build", f"IMAGE={image}", cwd=repository)
 
@@ -73,6 +113,7 @@ def test_watch_reloads_the_source_and_rebuilds_for_a_dependency(default_reposito
     (default_repository / "compose.override.yaml").write_text(
         f'services:\n  api:\n    ports: !override\n      - "127.0.0.1:{PORT}:8000"\n'
     )
+    run("make", "engine", cwd=default_repository)
     with (default_repository / "watch.log").open("w") as log:
         watch = subprocess.Popen(["docker", "compose", "watch"], cwd=default_repository, stdout=log, stderr=log)
     try:
@@ -91,7 +132,8 @@ def test_watch_reloads_the_source_and_rebuilds_for_a_dependency(default_reposito
 
 
 def test_a_settings_file_and_an_override_of_the_users_are_honoured(repository: Path) -> None:
-    (repository / ".env").write_text("GREETING=Bonjour\n")
+    settings = (repository / ".env").read_text()
+    (repository / ".env").write_text(settings + "GREETING='Bon$jour'\n")
     (repository / "compose.override.yaml").write_text(
         "services:\n  api:\n    environment:\n      ENVIRONMENT: stage\n"
         f'    ports: !override\n      - "127.0.0.1:{PORT + 1}:{PORT}"\n'
@@ -101,12 +143,25 @@ def test_a_settings_file_and_an_override_of_the_users_are_honoured(repository: P
         with socket.create_server(("127.0.0.1", PORT)):  # taken, and not needed
             said = run("make", "up", cwd=repository).stdout.splitlines()[-1]
         assert said == f"The service is healthy: {address}/health, documentation at {address}/docs"
-        assert "Bonjour" in answer("/hello/Ada", PORT + 1)
+        assert "openapi.json" in answer("/docs", PORT + 1)
+        assert "Bon$jour" in answer("/hello/Ada", PORT + 1)
         assert '"environment":"stage"' in answer("/health/version", PORT + 1)
     finally:
         run("make", "down", cwd=repository)
-        (repository / ".env").unlink()
+        (repository / ".env").write_text(settings)
         (repository / "compose.override.yaml").unlink()
+
+
+def test_a_settings_file_means_the_same_without_a_container_engine(render: Render) -> None:
+    port = free_port()
+    repository = render(python_version=PYTHON, port=port)
+    (repository / ".env").write_text("GREETING='Bon$jour'\n")
+    served = subprocess.Popen(["make", "run"], cwd=repository, start_new_session=True)
+    try:
+        wait_until(lambda: "Bon$jour" in answer("/hello/Ada", port), 120)
+    finally:
+        os.killpg(served.pid, signal.SIGTERM)
+        served.wait()
 
 
 @pytest.mark.parametrize(
@@ -122,20 +177,21 @@ def test_a_settings_file_and_an_override_of_the_users_are_honoured(repository: P
     ],
     ids=["syntax", "lifespan", "setting"],
 )
-def test_a_start_that_fails_ends_at_once_with_the_reason(
+def test_a_start_that_fails_ends_with_the_reason(
     repository: Path, file: str, mistake: tuple[str, str], reason: str
 ) -> None:
     before = (repository / file).read_text()
     edit(repository / file, *mistake)
+    (repository / "compose.override.yaml").write_text("services: {api: {healthcheck: {start_period: 8s}}}\n")
     try:
         failed = run("make", "up", cwd=repository, check=False)
     finally:
         run("make", "down", cwd=repository)
         (repository / file).write_text(before)
+        (repository / "compose.override.yaml").unlink()
     assert failed.returncode != 0
     said = failed.stdout.partition("The service does not start")[2]
     assert reason in said
-    assert "unhealthy" not in failed.stdout  # Compose says that after a minute and a half
 
 
 def test_make_up_reports_a_taken_port_in_one_line(repository: Path) -> None:
@@ -145,6 +201,41 @@ def test_make_up_reports_a_taken_port_in_one_line(repository: Path) -> None:
     assert failed.returncode != 0
     assert len(said) == 1
     assert said[0].startswith(f"Port {PORT} is taken")
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "yml"])
+def test_the_tests_run_in_compose_if_there_is_an_override(default_repository: Path, suffix: str) -> None:
+    command = ("make", "--dry-run", "test", "ARGS=-k hello")
+    assert "container service pytest --no-cov -k hello" in run(*command, "ON_HOST=", cwd=default_repository).stdout
+    (default_repository / f"compose.override.{suffix}").write_text("services: {api: {environment: {A: b}}}\n")
+    assert "api pytest --no-cov -k hello" in run(*command, "ON_HOST=", cwd=default_repository).stdout
+
+
+@pytest.mark.parametrize("variable", ["NETRC", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("value", ["/missing", "/tmp", "Makefile"], ids=["missing", "folder", "relative"])
+def test_a_variable_that_names_no_file_is_reported_in_one_line(repository: Path, variable: str, value: str) -> None:
+    for target in ("up", "build", "lint"):
+        failed = run("make", target, "ON_HOST=", cwd=repository, check=False, **{variable: value})
+        assert failed.returncode != 0
+        said = [line for line in failed.stdout.splitlines() if not line.startswith(("make", "bash "))]
+        assert said == [f"{variable} is no absolute path of a file that you can read: {value}"]
+
+
+def test_the_checkout_of_somebody_else_or_one_that_only_root_reads_is_reported(render: Render) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can act as other users")
+    repository = render()
+    (repository / "src").chmod(0o700)
+    failed = run("make", "up", cwd=repository, check=False)
+    assert failed.returncode != 0
+    assert failed.stdout.startswith("You are root, and the container's user cannot read src/: chmod")
+
+    commit(repository)
+    (repository / "uv.lock").touch()
+    run("chown", "--recursive", "1234:1234", repository)
+    failed = run("make", "build", "ON_HOST=yes", cwd=repository, check=False)
+    assert failed.returncode != 0
+    assert "git config --global --add safe.directory" in failed.stdout
 
 
 def test_the_development_container_has_what_the_readme_needs(repository: Path) -> None:
@@ -170,6 +261,7 @@ def test_no_file_of_another_owner_is_left_behind(repository: Path, tmp_path: Pat
     mine = tmp_path / "mine"
     shutil.copytree(repository, mine, ignore=shutil.ignore_patterns("uv.lock", ".*cache", "__pycache__"))
     (mine / ".venv").mkdir()
+    (mine / ".env").write_text("COMPOSE_PROJECT_NAME=mine\n")
     run("chown", "--recursive", f"{user}:{user}", tmp_path)
     # The engine is root's here, so the commands that `make` would run for this user are run for it.
     compose = ("docker", "compose", "run", "--rm", "--build", "--no-deps", "-T", f"--user={user}:{user}")

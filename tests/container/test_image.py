@@ -1,10 +1,12 @@
 """The production image, built by the commands of the rendered repository."""
 
+import gzip
 import json
 import os
 import re
 import shutil
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from tests.support.containers import Build, Start, docker, saved_layers
 from tests.support.template import ANSWERS, Render
 
 USE_SOURCE = """
-import importlib.util, os, fastapi, my_service.linked.hello, my_service.ops.settings
+import importlib.util, io, os, zipfile, fastapi, my_service.linked.hello, my_service.ops.settings
+for folder, _, names in os.walk("/app/src"):
+    for name in names:
+        zipfile.ZipFile(io.BytesIO(), "w").write(os.path.join(folder, name))  # refuses dates before 1980
 assert os.access("/app/src/my_service/tool", os.X_OK)
 for name in ("my_service.linked.hello", "my_service.ops.settings"):
     assert os.path.exists(importlib.util.find_spec(name).cached)
@@ -169,11 +174,48 @@ def test_a_commit_gives_the_same_layers_on_every_day_and_machine(
             os.utime(path, (1, 1))
     first, second = built
     assert list(first) == list(second)
-    ours = first.keys() - (layers("python:3.14-slim-trixie") if runtime == "slim" else {}).keys()
+    base = (layers("python:3.14-slim-trixie") if runtime == "slim" else {}).keys()
+    *ours, ops, code = (layer for layer in first if layer not in base)
     assert [member.name for layer in ours for member in first[layer] if member.mtime] == []
+    assert [member.name for layer in (ops, code) for member in first[layer] if member.mtime < 1e9] == []
     names = {member.name.partition("/")[0] for layer in ours for member in first[layer]}
     assert {"app", "etc", "usr"} <= names
     run("docker", "run", "--rm", image, "python", "-c", USE_SOURCE)
+
+
+def test_a_changed_file_has_another_date_and_pushes_a_few_kilobytes(default_repository: Path, image: str) -> None:
+    """Web servers make ETags of a file's date and length; Starlette does."""
+    page = default_repository / "src/my_service/page.html"
+    etag = (
+        "import os; from starlette.responses import FileResponse as File; path = '/app/src/my_service/page.html';"
+        "print(File(path, stat_result=os.stat(path)).headers['etag'])"
+    )
+    tags, pushed = [], []
+    for text in ("one", "two", "one"):
+        page.write_text(text)
+        run("docker", "build", "-t", image, ".", cwd=default_repository)
+        tags.append(docker("run", "--rm", image, "python", "-c", etag))
+        pushed.append({digest: layer_size(image, digest) for digest in layers(image)})
+    assert tags[0] == tags[2] != tags[1]
+    assert pushed[0] == pushed[2]
+    (changed,) = pushed[1].keys() - pushed[0].keys()
+    print(f"pushed after a change: {pushed[1][changed]} bytes")
+    assert pushed[1][changed] < 6000
+
+
+def layer_size(image: str, wanted: str) -> int:
+    """Return the compressed size of a layer."""
+    with tempfile.TemporaryDirectory() as folder:
+        run("bash", "-c", f"docker save {image} | tar --extract --directory {folder}")
+        (manifest,) = json.loads(Path(folder, "manifest.json").read_text())
+        digests = json.loads(Path(folder, manifest["Config"]).read_text())["rootfs"]["diff_ids"]
+        return len(gzip.compress(Path(folder, manifest["Layers"][digests.index(wanted)]).read_bytes()))
+
+
+def test_no_program_of_the_slim_image_runs_as_another_user(build: Build) -> None:
+    find = ("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
+    assert docker("run", "--rm", "python:3.14-slim-trixie", *find) != ""
+    assert docker("run", "--rm", "--user=0", build(), *find) == ""
 
 
 def test_the_minimal_image_has_what_python_needs_and_no_shell(build: Build, start: Start) -> None:
@@ -228,6 +270,11 @@ def test_system_packages_are_in_every_image(render: Render, image: str, file: st
     stages = {"slim": ("--target=python",), "minimal": (), "Dockerfile.dev": ("--target=uv", "--file=Dockerfile.dev")}
     run("docker", "build", *stages[file], "-t", image, ".", cwd=repository)
     assert run("docker", "run", "--rm", "--read-only", image, "python", "-c", USE_SYSTEM_PACKAGES).stdout == "7\n"
+
+
+def test_ci_builds_on_the_newest_base_images(default: Path) -> None:
+    assert "--pull" in run("make", "--dry-run", "build", "PULL=yes", cwd=default).stdout
+    assert "--pull" not in run("make", "--dry-run", "build", cwd=default).stdout
 
 
 def test_a_stale_lock_fails_the_build(default_repository: Path) -> None:

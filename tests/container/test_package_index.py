@@ -108,6 +108,7 @@ def test_a_build_uses_the_secrets_and_keeps_none(repository: Path, index: Index,
 
 def test_compose_builds_with_the_secrets_of_the_environment(repository: Path, index: Index) -> None:
     (repository / "compose.override.yaml").write_text("services: {api: {build: {network: host}}}\n")
+    run("make", "engine", cwd=repository)
     build = ("docker", "compose", "build", "--no-cache", "api")
     try:
         run(*build, cwd=repository, NETRC=str(index.netrc), SSL_CERT_FILE=str(index.ca))

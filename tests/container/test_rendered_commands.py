@@ -1,6 +1,5 @@
 """The rendered repository's own checks pass, on the host and in the development image."""
 
-import re
 import shutil
 from typing import Any
 
@@ -38,7 +37,6 @@ def test_the_rendered_tests_and_lints_pass(render: Render, on_host: str, answers
     run("make", "conflicts", "lint", *how, cwd=repository)
     if not on_host:  # tests/service runs these on the Python of this machine alone
         ops = repository / "tests/ops"
-        (ops / "test_settings.py").rename(ops / "test_own_settings.py")
         shutil.copytree(ROOT / "tests/service/ops", ops, dirs_exist_ok=True)
         shutil.copy(ROOT / "tests/kafka/broker.py", ops)
     tested = run("make", "test", *how, cwd=repository).stdout
@@ -116,19 +114,8 @@ def test_a_commit_with_a_conflict_or_a_mistake_is_refused(render: Render) -> Non
     assert run("git", "log", "--format=%s", cwd=repository).stdout == "What is clean\nSaved\n"
 
 
-def test_the_contract_holds_for_the_minimal_image(render: Render, image: str) -> None:
-    """That it holds for the default answers is a part of the first day."""
-    repository = render(runtime="minimal", kafka=True, telemetry=True)
-    named = f"IMAGE={image}"
-    for command in ("size", "contract"):
-        failed = run("make", command, named, cwd=repository, check=False)
-        assert failed.returncode != 0
-        assert "There is no image yet: run make build." in failed.stdout
-    run("make", "build", named, cwd=repository)
-    print(run("make", "contract", named, cwd=repository).stdout)
-    assert "are allowed." in run("make", "size", named, cwd=repository).stdout
-    failed = run("make", "size", named, "MEGABYTES=50", cwd=repository, check=False)
-    assert failed.returncode != 0
-    assert len(re.findall(r"^ +[0-9.]+ MB  /", failed.stdout, re.MULTILINE)) == 10
-    assert "/app/.venv/lib/python3.14/site-packages/pydantic_core\n" in failed.stdout
-    run("docker", "compose", "down", "--rmi", "local", cwd=repository)
+def test_what_make_is_given_is_never_run(render: Render) -> None:
+    repository = render()
+    for target, variable in (("deploy", "ENV"), ("deploy", "IMAGE_TAG"), ("task", "ENV"), ("task", "CMD")):
+        run("make", target, "ENV=stage", f"{variable}=`touch made` $$(touch made)", cwd=repository, check=False)
+        assert not (repository / "made").exists(), (target, variable)

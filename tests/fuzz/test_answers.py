@@ -53,10 +53,12 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "package_name": st.from_regex("[a-z][a-z0-9]{0,9}(_[a-z0-9]{1,9}){0,2}", fullmatch=True),
     "port": st.integers(1024, 65535),
     "health_path": st.from_regex("(/[a-zA-Z0-9_-]{1,9}){1,4}", fullmatch=True),
+    "default_branch": st.from_regex(r"[a-z0-9]{1,9}([./-][a-z0-9]{1,9}){0,2}", fullmatch=True),
     "min_tasks": st.integers(1, 9),
     "max_tasks": st.integers(9, 5000),
     "base_image_registry": REGISTRY,
     "uv_image_registry": REGISTRY,
+    "build_packages": st.sampled_from(["", "git", "gcc libc6-dev"]),
     "system_packages": st.sampled_from(["", "jq", "ffmpeg libstdc++6"]),
     "package_index_url": st.one_of(st.just(""), REGISTRY.map("https://{}/simple".format)),
 }
@@ -96,7 +98,7 @@ def check(repository: Path, answers: dict[str, Any]) -> None:
     assert described == project["description"] == recorded["description"]
     assert project["name"] == recorded["service_name"]
     compose = yaml.safe_load((repository / "compose.yaml").read_text())
-    assert compose["services"]["api"]["ports"] == [f"127.0.0.1:{recorded['port']}:{recorded['port']}"]
+    assert compose["services"]["api"]["ports"] == [f"127.0.0.1:${{PORT:-{recorded['port']}}}:{recorded['port']}"]
     if recorded["deploy"] == "fsd":
         manifest = yaml.safe_load((repository / f"{recorded['service_name']}.yml").read_text())
         assert manifest["metadata"]["name"] == recorded["service_name"]
@@ -162,7 +164,7 @@ def test_any_answers_build_and_run(plain: Path, default: Path, tmp_path: Path) -
         "uv_image_registry": "ghcr.io/astral-sh",
         "package_index_url": "",
     }
-    here |= {"system_packages": "", "architecture": "x86_64", "cpu": 1024, "memory": 2048}
+    here |= {"system_packages": "", "build_packages": "", "architecture": "x86_64", "cpu": 1024, "memory": 2048}
 
     @settings(
         max_examples=max(3, EXAMPLES // 100), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -181,7 +183,7 @@ def test_any_answers_build_and_run(plain: Path, default: Path, tmp_path: Path) -
         image = f"{answers['service_name']}:fuzz"
         run("docker", "build", "--tag", image, ".", cwd=repository)
         try:
-            with running(image, port=answers["port"]) as container:
+            with running(image, "--env=SERVE_DOCS=true", port=answers["port"]) as container:
                 container.wait_until_healthy()
                 assert container.get(answers["health_path"]) == {"status": "healthy"}
                 assert container.get("/openapi.json")["info"]["description"] == answers["description"]

@@ -3,10 +3,11 @@
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from tests.rig import machine
 from tests.support.template import ROOT
 
 GITHUB_SHELL = ("bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c")  # how GitHub runs a step
@@ -23,16 +24,14 @@ def run(*command: str | Path, cwd: Path = ROOT, check: bool = True, **env: str) 
 
 
 def wait_until(is_true: Callable[[], bool], seconds: float = 60) -> None:
-    """Return when it is true; an answer that does not come counts as false."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if is_true():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    """Return when it is true, or fail; an answer that does not come counts as false."""
+
+    def is_answered() -> bool:
+        with suppress(OSError):
+            return is_true()
+        return False
+
+    assert machine.wait_until(is_answered, seconds)
 
 
 def commit(repository: Path, message: str = "Saved") -> str:

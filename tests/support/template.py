@@ -62,6 +62,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "database": "postgres",
     },
     "middle": {
+        "build_packages": "gcc libc6-dev",
         "service_name": "orders-2-by-a-name-that-is-40-characters",
         "python_version": "3.13",
         "workers": 2,
@@ -73,9 +74,17 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "kafka": True,
         "telemetry": True,
         "strategy": "canary",
+        "default_branch": "release/2.x",
         "database": "postgres",
     },
-    "old": {"python_version": "3.12", "system_packages": "ffmpeg", "cpu": 512, "ci": "none", "kafka": True},
+    "old": {
+        "python_version": "3.12",
+        "system_packages": "ffmpeg",
+        "build_packages": "git",
+        "cpu": 512,
+        "ci": "none",
+        "kafka": True,
+    },
 }
 
 
