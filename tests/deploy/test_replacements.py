@@ -80,6 +80,7 @@ ELSEWHERE: dict[str, Any] = {
     "python_version": "3.13",
     "runtime": "minimal",
     "system_packages": "jq",
+    "build_packages": "gcc",
     "log_retention_days": 90,
     "base_image_registry": "public.ecr.aws/docker/library",
     "uv_image_registry": "registry.example.com/astral-sh",

@@ -163,6 +163,7 @@ def test_an_exception_has_one_answer_one_event_one_span_and_one_line(service: Se
 
 
 def test_prometheus_counts_failures_and_the_log_is_as_always(service: Service) -> None:
+    assert service.get("/broken/counted", **ALLOWED)[0] == 500
     status, _, metrics = service.get("/metrics", **ALLOWED)
     assert status == 200
     assert 'handler="/broken/{mark}",method="GET",status="5xx"' in metrics
