@@ -29,7 +29,7 @@ PARTS = {
     "rendering": rendering.measure,
     "updates": updates.measure,
 }
-PROCESS = {"fastapi", "gunicorn", "httptools", "pydantic", "starlette", "uvicorn", "uvicorn-worker", "uvloop"}
+PROCESS = {"fastapi", "gunicorn", "httptools", "pydantic", "starlette", "uvicorn", "uvloop"}
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.containers import CONVENTIONAL, PLAIN, load, render, running, step
+from tests.support.commands import edit
 from tests.support.containers import docker
 
 IMAGE = "bench-process"
@@ -34,6 +35,7 @@ def build() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         render(folder)
+        edit(folder / "pyproject.toml", "dependencies = []", 'dependencies = ["uvicorn-worker>=0.4"]')  # of the variants
         docker("build", "--quiet", "--tag", f"{IMAGE}-base", name)
         (folder / "plain.py").write_text(PLAIN)
         (folder / "conventional.py").write_text(CONVENTIONAL)
