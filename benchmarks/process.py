@@ -35,7 +35,8 @@ def build() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         render(folder)
-        edit(folder / "pyproject.toml", "dependencies = []", 'dependencies = ["uvicorn-worker>=0.4"]')  # of the variants
+        # The variants' worker class.
+        edit(folder / "pyproject.toml", "dependencies = []", 'dependencies = ["uvicorn-worker>=0.4"]')
         docker("build", "--quiet", "--tag", f"{IMAGE}-base", name)
         (folder / "plain.py").write_text(PLAIN)
         (folder / "conventional.py").write_text(CONVENTIONAL)
