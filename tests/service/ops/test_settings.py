@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from my_service.ops import settings
 from my_service.ops.settings import STOP_TIMEOUT, OpsSettings
 from pydantic import SecretStr
 
@@ -11,9 +12,11 @@ KNOWN = {"database_host": "database", "kafka_brokers": "kafka:9092"}
 NEEDED: dict[str, Any] = {name: value for name, value in KNOWN.items() if name in OpsSettings.model_fields}
 
 
-def test_the_default_time_budget_ends_before_ecs_kills_the_task() -> None:
-    settings = OpsSettings()
-    assert settings.drain_seconds + settings.in_flight_seconds < settings.graceful_timeout < STOP_TIMEOUT
+def test_the_parts_of_a_stop_end_before_gunicorn_and_ecs_kill() -> None:
+    own = OpsSettings()
+    kafka = [getattr(settings, name, 0) for name in ("HANDLER_GRACE", "CONSUMER_GRACE", "PRODUCER_GRACE")]
+    parts = [settings.ORDER, own.drain_seconds, own.in_flight_seconds, settings.ROLLBACK, *kafka]
+    assert sum(parts) <= own.graceful_timeout < STOP_TIMEOUT
 
 
 @pytest.mark.parametrize("environment", ["local", "uat", "qa", "pr-12", "a" * 16])
