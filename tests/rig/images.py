@@ -14,9 +14,13 @@ from tests.rig.machine import CACHE, RigError, run, say
 
 SUITE = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky", "3.15": "forky"}  # that packages each Python
 VERSIONS = Path(__file__).parents[2] / "extensions/versions.yml"
-UV = re.findall(r'^uv: "(.*)"$', VERSIONS.read_text(), re.M)[0]
+PINS = dict(re.findall(r'^(\w+): "(.*)"', VERSIONS.read_text(), re.M))
+UV = PINS["uv"]
 REGISTRY = "registry:3.0.0"
-ALL = [f"ghcr.io/astral-sh/uv:{UV}", REGISTRY, *(f"python:{version}-slim-trixie" for version in SUITE)]
+POSTGRES = f"postgres:{PINS['postgres']}-trixie"
+KAFKA = f"apache/kafka:{PINS['kafka']}"
+ALL = [f"ghcr.io/astral-sh/uv:{UV}", REGISTRY, *(f"python:{version}-slim-trixie" for version in SUITE), POSTGRES, KAFKA]
+HERE = Path(__file__).parent
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # where Debian has it
 CA = Path(os.environ.get("SSL_CERT_FILE", CA_BUNDLE))  # this machine's
 # Of the registry.
@@ -60,9 +64,10 @@ def is_there(image: str) -> bool:
 
 @cache
 def recipe() -> str:
-    """Return a digest of what decides what a built image holds: this file, and this machine's certificates."""
+    """Return a digest of what decides what a built image holds: these files, and this machine's certificates."""
     certificates = CA.read_bytes() if CA.exists() else b""
-    return sha256(Path(__file__).read_bytes() + certificates).hexdigest()[:12]
+    files = b"".join((HERE / name).read_bytes() for name in ("images.py", "postgres", "kafka.py"))
+    return sha256(files + certificates).hexdigest()[:12]
 
 
 def pull(image: str) -> bool:
@@ -82,7 +87,7 @@ def build(image: str) -> bool:
     folder.mkdir()
     log.unlink(missing_ok=True)
     archive = folder / "image.tar"
-    make = {"python": python, "uv": uv, "registry": registry}[name]
+    make = {"python": python, "uv": uv, "registry": registry, "postgres": postgres, "kafka": kafka}[name]
     try:
         settings = [*make(version, folder, archive, log), f"LABEL rig={recipe()}"]
         run("docker", "import", *(f"--change={setting}" for setting in settings), archive, image, log=log)
@@ -102,21 +107,61 @@ def python(version: str, _folder: Path, archive: Path, log: Path) -> list[str]:
         *([f"upload {CA} {CA_BUNDLE}"] if CA.exists() else []),
         *(["copy-in /etc/uv /etc"] if Path("/etc/uv").exists() else []),
     ]
-    run(
-        "mmdebstrap",
-        "--variant=minbase",
-        f"--include=ca-certificates,netbase,tzdata,python{version}",
-        "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr",  # else bookworm brings all of Perl for usrmerge
-        '--aptopt=Acquire::Check-Valid-Until "false"',
-        *(f"--customize-hook={hook}" for hook in hooks),
-        SUITE[version],
-        archive,
-        f"deb {mirror()} {SUITE[version]} main",
-        log=log,
-    )
+    packages = f"ca-certificates,netbase,tzdata,python{version}"
+    debian(SUITE[version], archive, log, packages, *(f"--customize-hook={hook}" for hook in hooks))
     own = f"SSL_CERT_FILE={CA_BUNDLE} " if "SSL_CERT_FILE" in os.environ else ""
     path = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
     return [f"ENV PATH={path} LANG=C.UTF-8 {own}PYTHON_VERSION={version}", 'CMD ["python3"]']
+
+
+def postgres(version: str, _folder: Path, archive: Path, log: Path) -> list[str]:
+    """Make what the official image of PostgreSQL does as far as services use it; see the script `postgres`."""
+    hooks = (
+        "--setup-hook=mkdir -p $1/etc/postgresql-common",
+        "--setup-hook=echo create_main_cluster = false >$1/etc/postgresql-common/createcluster.conf",
+        f"--customize-hook=upload {HERE / 'postgres'} /usr/local/bin/docker-entrypoint.sh",
+        "--customize-hook=chmod 755 $1/usr/local/bin/docker-entrypoint.sh",
+    )
+    debian("forky", archive, log, f"postgresql-{version}", *hooks)
+    return [
+        f"ENV PATH=/usr/lib/postgresql/{version}/bin:/usr/local/bin:/usr/bin:/bin PG_MAJOR={version} LANG=C.UTF-8",
+        f"ENV PGDATA=/var/lib/postgresql/{version}/docker",
+        "VOLUME /var/lib/postgresql",
+        "EXPOSE 5432",
+        "STOPSIGNAL SIGINT",
+        'ENTRYPOINT ["docker-entrypoint.sh"]',
+        'CMD ["postgres"]',
+    ]
+
+
+def kafka(_version: str, folder: Path, archive: Path, log: Path) -> list[str]:
+    """Make a broker in memory that is reached as the official image of Kafka; see kafka.py."""
+    library = folder / "library"
+    wheel = ("--python-version", "3.13", "--only-binary=:all:", "confluent-kafka")
+    run("uv", "pip", "install", "--quiet", "--target", library, *wheel, log=log)
+    hooks = (
+        "--customize-hook=mkdir -p $1/opt",
+        f"--customize-hook=copy-in {library} /opt",
+        f"--customize-hook=upload {HERE / 'kafka.py'} /opt/kafka.py",
+    )
+    debian("trixie", archive, log, "python3", *hooks)
+    return ["ENV PYTHONPATH=/opt/library PYTHONUNBUFFERED=1", "STOPSIGNAL SIGINT", 'CMD ["python3", "/opt/kafka.py"]']
+
+
+def debian(suite: str, archive: Path, log: Path, packages: str, *options: str) -> None:
+    """Make the root of an image from Debian's packages."""
+    run(
+        "mmdebstrap",
+        "--variant=minbase",
+        f"--include={packages}",
+        "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr",  # else bookworm brings all of Perl for usrmerge
+        '--aptopt=Acquire::Check-Valid-Until "false"',
+        *options,
+        suite,
+        archive,
+        f"deb {mirror()} {suite} main",
+        log=log,
+    )
 
 
 def uv(version: str, folder: Path, archive: Path, log: Path) -> list[str]:
