@@ -146,9 +146,12 @@ class Service(Gunicorn):
 
     def migrate(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start the migrations of the repository."""
-        command = (".venv/bin/python", "-m", "my_service.ops.migrate", *arguments)
+        return self.python("-m", "my_service.ops.migrate", *arguments, **environment)
+
+    def python(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a program of the repository, with its database."""
         return subprocess.Popen(
-            command,
+            (".venv/bin/python", *arguments),
             cwd=self.repository,
             env=self.environment | {"DATABASE_HOST": "127.0.0.1"} | environment,
             stdout=subprocess.PIPE,
@@ -160,8 +163,9 @@ class Service(Gunicorn):
 class Client:
     """Writes and reads without a pause, and remembers each answer and each confirmed write."""
 
-    def __init__(self, service: Service, name: str, threads: int = 4) -> None:
+    def __init__(self, service: Service, name: str, threads: int = 4, path: str = "/notes") -> None:
         self.service = service
+        self.path = path
         self.name = name
         self.statuses: Counter[int] = Counter()
         self.slowest = 0.0
@@ -174,19 +178,19 @@ class Client:
         while not self.ended.is_set():
             text = f"{self.name} {next(self.count)}"
             started = time.monotonic()
-            status, _ = self.service.ask("/notes", {"text": text})
+            status, _ = self.service.ask(self.path, {"text": text})
             self.slowest = max(self.slowest, time.monotonic() - started)
             self.statuses[status] += 1
             if status == 201:
                 self.confirmed.add(text)
-            else:
+            elif status != 202:
                 time.sleep(0.05)
 
     @classmethod
     @contextmanager
-    def working(cls, service: Service, name: str, threads: int = 4) -> Iterator["Client"]:
+    def working(cls, service: Service, name: str, threads: int = 4, path: str = "/notes") -> Iterator["Client"]:
         """Have a client that writes meanwhile."""
-        client = cls(service, name, threads)
+        client = cls(service, name, threads, path)
         for thread in client.threads:
             thread.start()
         try:

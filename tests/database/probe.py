@@ -41,6 +41,13 @@ async def pids(session: Session) -> tuple[int, int]:
     return os.getpid(), int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
 
 
+@app.get("/limits")
+async def limits(session: Session) -> list[str]:
+    """Answer the settings of the transaction."""
+    names = ("statement_timeout", "idle_in_transaction_session_timeout", "timezone")
+    return [str(await session.scalar(text(f"SELECT current_setting('{name}')"))) for name in names]
+
+
 @app.get("/late-stream")
 async def late_stream(session: Session) -> StreamingResponse:
     """Stream with the session of the route, which has ended by then: a mistake."""

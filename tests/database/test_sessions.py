@@ -31,7 +31,7 @@ def test_a_session_that_is_used_after_its_route_gives_its_connection_back_and_fa
     assert server.sql("SELECT count(*) FROM notes WHERE text = 'late'") == "0"
     found = failures(service, path)
     assert len(found) == MORE_THAN_ALL_CONNECTIONS
-    advice = "request.app.state.sessions.begin()"
+    advice = "take `sessions: Sessions` in the route"
     assert path == "/opened-stream" or all(advice in failure for failure in found)
 
 

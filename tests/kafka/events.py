@@ -8,7 +8,7 @@ from typing import Any, Self
 import structlog
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from fastapi import FastAPI
-from my_service.ops.kafka import Subscription
+from my_service.ops.kafka import ConsumerRecord, Subscription
 from pydantic import BaseModel, model_validator
 
 HANDLED = os.open(os.environ["HANDLED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -58,4 +58,9 @@ async def ship(order: Order, app: FastAPI) -> None:
     os.write(HANDLED, f"{order.number} {os.getpid()}\n".encode())
 
 
-SUBSCRIPTIONS = [Subscription("orders", Order, ship)]
+async def cancel(message: ConsumerRecord, app: FastAPI) -> None:
+    """Handle the order that is gone as if it were one."""
+    os.write(HANDLED, f"{message.key.decode()} {os.getpid()}\n".encode())
+
+
+SUBSCRIPTIONS = [Subscription("orders", Order, ship, cancel)]

@@ -1,22 +1,27 @@
 """What PostgreSQL's errors become, and the password that AWS takes."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import psycopg
 import pytest
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, FastAPI, WebSocket
 from fastapi.testclient import TestClient
 from my_service import settings
 from my_service.ops import iam, migrate
 from my_service.ops.app import create_app
-from my_service.ops.database import Session, is_away
+from my_service.ops.database import Session, Sessions, create_engine, get_sessions, is_away
 from my_service.ops.settings import OpsSettings
-from sqlalchemy import BigInteger, exc, text
+from sqlalchemy import BigInteger, ForeignKey, Text, exc, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from tests.ops.log_lines import LogLines
 
 SECRET = "hunter" + "2"  # tracebacks show the source
 
@@ -111,6 +116,8 @@ class Thing(Row):
 
     __tablename__ = "things"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True, server_default="nobody")
+    part_of: Mapped[int | None] = mapped_column(ForeignKey("things.id"))
 
 
 async def add(session: AsyncSession) -> None:
@@ -137,7 +144,7 @@ def test_a_session_that_has_ended_says_what_to_use(
     app: FastAPI, use: Callable[[AsyncSession], Awaitable[object]], of_the_route: bool
 ) -> None:
     async def work(session: AsyncSession) -> None:
-        with pytest.raises(exc.InvalidRequestError, match=r"request\.app\.state\.sessions\.begin\(\)"):
+        with pytest.raises(exc.InvalidRequestError, match="take `sessions: Sessions`"):
             await use(session)
         ended.append(session)
 
@@ -154,10 +161,138 @@ def test_a_session_that_has_ended_says_what_to_use(
     assert len(ended) == 1
 
 
+@pytest.fixture
+def things() -> Iterator[TestClient]:
+    """A client of an application that saves things."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with get_sessions(app).begin() as session:
+            await session.run_sync(lambda sync: Row.metadata.create_all(sync.connection()))
+        yield
+
+    app = create_app(OpsSettings(environment="test"), lifespan)
+
+    @app.post("/things/{how}")
+    async def save(how: str, id: int, name: str, session: Session, part_of: int | None = None) -> str:
+        thing = Thing(id=id, name=name, part_of=part_of)
+        if how == "nested":
+            try:
+                async with session.begin_nested():
+                    session.add(thing)
+            except exc.IntegrityError:
+                session.add(Thing(id=id + 1))
+            return "nested"
+        session.add(thing)
+        if how == "begun":
+            await session.commit()
+            async with session.begin():
+                await session.refresh(thing)
+        elif how == "committed":
+            await session.commit()
+            await session.refresh(thing)
+        elif how == "caught":
+            with suppress(exc.IntegrityError):
+                await session.flush()
+        return thing.name
+
+    @app.get("/things")
+    async def count(session: Session) -> int:
+        return await session.scalar(select(func.count()).select_from(Thing)) or 0
+
+    @app.websocket("/things")
+    async def talk(websocket: WebSocket, session: Session, sessions: Sessions) -> None:
+        await websocket.accept()
+        async with sessions.begin() as own:
+            await websocket.send_json(await own.scalar(select(func.count()).select_from(Thing)))
+        await websocket.send_json(await session.scalar(select(func.count()).select_from(Thing)))
+        await websocket.close()
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("how", ["plain", "committed", "begun", "nested"])
+def test_a_route_may_commit_and_go_on(things: TestClient, how: str) -> None:
+    assert things.post(f"/things/{how}?id=1&name=Ada").status_code == 200
+    assert things.get("/things").json() == 1
+
+
+@pytest.mark.parametrize("how", ["plain", "committed", "caught"])
+@pytest.mark.parametrize("conflict", ["id=2&name=Ada", "id=1&name=Grace", "id=2&name=Grace&part_of=9"])
+def test_a_conflict_with_saved_data_is_409_and_repeats_no_value(
+    things: TestClient, log_lines: LogLines, how: str, conflict: str
+) -> None:
+    assert things.post("/things/plain?id=1&name=Ada").status_code == 200
+    log_lines()
+    refused = things.post(f"/things/{how}?{conflict}")
+    assert refused.status_code == 409
+    assert refused.json().keys() == {"detail", "request_id"}
+    assert refused.json()["detail"] == "The request conflicts with data that is saved."
+    assert things.get("/things").json() == 1
+    (warning,) = [line for line in log_lines() if line["level"] == "warning"]
+    assert "Ada" not in str(warning)
+    assert how == "caught" or warning["constraint"].startswith("things_")
+
+
+def test_after_a_conflict_in_a_savepoint_the_route_goes_on(things: TestClient) -> None:
+    assert things.post("/things/plain?id=1&name=Ada").status_code == 200
+    assert things.post("/things/nested?id=2&name=Ada").status_code == 200
+    assert things.get("/things").json() == 2
+
+
+def test_a_websocket_has_a_session_and_makes_others(things: TestClient) -> None:
+    with things.websocket_connect("/things") as socket:
+        assert [socket.receive_json(), socket.receive_json()] == [0, 0]
+
+
+def test_an_application_that_has_not_been_started_says_so(app: FastAPI) -> None:
+    with pytest.raises(RuntimeError, match=r"app\.router\.lifespan_context\(app\)"):
+        TestClient(app).get("/wrong")
+
+
+def test_httpx_without_lifespan_has_the_database_by_the_documented_way(app: FastAPI) -> None:
+    async def run() -> None:
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=transport, base_url="http://t") as client,
+        ):
+            assert (await client.get("/terminated")).status_code == 503
+
+    asyncio.run(run())
+
+
+def test_a_listener_waits_longer_than_a_statement_may_take() -> None:
+    async def run() -> None:
+        engine = create_engine(OpsSettings(database_statement_timeout=1))
+        async with engine.connect() as connection, engine.connect() as other:
+            for each in (connection, other):
+                await each.execution_options(isolation_level="AUTOCOMMIT")
+            listener: Any = (await connection.get_raw_connection()).driver_connection
+            await listener.execute("LISTEN things")
+            later = asyncio.create_task(asyncio.sleep(3, other))
+            later.add_done_callback(lambda _: notified.set())
+            notices = listener.notifies(stop_after=1)
+            waiting = asyncio.create_task(anext(notices))
+            await notified.wait()
+            await other.execute(text("NOTIFY things, 'one'"))
+            assert (await waiting).payload == "one"
+            await notices.aclose()
+        await engine.dispose()
+
+    notified = asyncio.Event()
+    asyncio.run(run())
+
+
 def test_settings_refuse_to_guess_where_the_database_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BROKERS", "broker.example:9098")
+    monkeypatch.delenv("DATABASE_HOST")  # that of the tests
+    monkeypatch.delenv("DATABASE_TLS", raising=False)
     with pytest.raises(ValueError, match="DATABASE_HOST must be set"):
         OpsSettings(environment="prod")
+    with pytest.raises(ValueError, match="DATABASE_LOG_SQL shows secrets"):
+        OpsSettings(environment="prod", database_host="database", database_log_sql=True)
     with pytest.raises(ValueError, match="USE_RDS_IAM needs DATABASE_TLS"):
         OpsSettings(use_rds_iam=True, database_tls=False)
     assert OpsSettings(environment="prod", database_host="x").database_tls

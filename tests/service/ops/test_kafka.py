@@ -16,7 +16,10 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CorruptRecordException, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from my_service import events
 from my_service.ops import broker, consumer
+from my_service.ops.app import create_app
 from my_service.ops.broker import MskToken, connection
 from my_service.ops.kafka import Subscription, publish, with_kafka
 from my_service.ops.messages import Messages
@@ -93,6 +96,10 @@ def tell(cluster: Cluster, command: str) -> None:
 
 async def pause(_attempt: int) -> None:
     await asyncio.sleep(0.05)
+
+
+async def nothing(*_: Any) -> None:
+    """Handle a message by doing nothing."""
 
 
 async def no_handler(_number: Number, _app: FastAPI) -> None:
@@ -448,8 +455,95 @@ def test_a_message_too_large_for_a_dead_letter_leaves_one_without_its_value(app:
     assert sent == [b"large", b"large", None]
 
 
+def test_a_handler_with_a_third_parameter_gets_the_message_itself(app: FastAPI, brokers: str) -> None:
+    seen: list[ConsumerRecord] = []
+
+    async def handle(number: Number, _app: FastAPI, message: ConsumerRecord, times: int = 1) -> None:
+        seen.extend(times * [message])
+
+    async def run() -> None:
+        before = time.time() * 1000
+        async with with_kafka(None, settings(brokers, "third"), [Subscription("third", Number, handle)])(app):
+            await app.state.producer.send("third", b'{"value": 1}', b"key", [("name", b"Ada")])
+            await until(lambda: bool(seen))
+        assert (seen[0].key, dict(seen[0].headers)["name"]) == (b"key", b"Ada")
+        assert before - 1000 <= seen[0].timestamp <= time.time() * 1000 + 1000
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False])
+def test_a_message_without_a_value_is_handled_or_skipped(app: FastAPI, is_asked_for: bool, log_lines: LogLines) -> None:
+    gone: list[bytes] = []
+
+    async def delete(message: ConsumerRecord, given: FastAPI) -> None:
+        assert given is app
+        gone.append(message.key)
+
+    subscription = Subscription("gone", Number, no_handler, delete if is_asked_for else None)
+    record = ConsumerRecord("gone", 0, 7, 0, 0, b"Ada", None, None, 0, 0, ())
+    asyncio.run(Messages(app, [subscription], 30, "dead-letters").handle(record, pause))
+    assert gone == ([b"Ada"] if is_asked_for else [])
+    (line,) = log_lines()
+    assert line["dead_letter"] is None
+
+
+def test_two_handlers_of_one_topic_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        events, "SUBSCRIPTIONS", [Subscription("two", Number, nothing), Subscription("two", Number, nothing)]
+    )
+    with pytest.raises(ValueError, match="two of SUBSCRIPTIONS have the topic two"):
+        create_app(OpsSettings(environment="test"))
+
+
+def test_who_cannot_publish_is_answered_with_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(events, "SUBSCRIPTIONS", [])
+    app = create_app(settings(AWAY))
+
+    @app.post("/numbers")
+    async def number() -> None:
+        await publish(app, "numbers", Number(value=1))
+
+    with TestClient(app) as client:
+        refused = client.post("/numbers")
+    assert refused.status_code == 503
+    assert refused.json()["detail"] == "Kafka is not available."
+    assert refused.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_any_cluster_is_logged_in_to(tls: bool) -> None:
+    chosen = connection(settings("kafka:9092", kafka_tls=tls, kafka_user="Ada", kafka_password="secret"))
+    assert chosen["security_protocol"] == ("SASL_SSL" if tls else "SASL_PLAINTEXT")
+    assert (chosen["sasl_mechanism"], chosen["sasl_plain_username"]) == ("SCRAM-SHA-512", "Ada")
+    assert ("ssl_context" in chosen) == tls
+    assert connection(settings("kafka:9092", kafka_tls=tls))["security_protocol"] == ("SSL" if tls else "PLAINTEXT")
+    with pytest.raises(ValidationError, match="two ways to log in"):
+        settings("kafka:9092", kafka_user="Ada", use_msk_iam=True)
+
+
+def test_messages_of_failed_transactions_can_be_left_out(monkeypatch: pytest.MonkeyPatch, app: FastAPI) -> None:
+    made: list[Any] = []
+
+    class Client(AIOKafkaConsumer):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            made.append(options["isolation_level"])
+            raise TimeoutError
+
+    async def run() -> None:
+        monkeypatch.setattr(consumer, "AIOKafkaConsumer", Client)
+        for level in ("read_committed", "read_uncommitted"):
+            chosen = settings(AWAY, kafka_isolation_level=level)
+            async with with_kafka(None, chosen, [Subscription("levels", Number, nothing)])(app):
+                await until(lambda level=level: level in made)  # type: ignore[misc]
+
+    asyncio.run(run())
+    assert set(made) == {"read_committed", "read_uncommitted"}
+
+
 def test_a_service_starts_and_stops_without_kafka(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "PUBLISH_SECONDS", 0.2)
+    monkeypatch.setattr(broker, "CONNECT_SECONDS", 0.2)
 
     async def handle(number: Number, _app: FastAPI) -> None:
         raise AssertionError

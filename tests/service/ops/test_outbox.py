@@ -1,0 +1,61 @@
+"""The outbox of docs/database.md: an event is sent if, and only if, its transaction is committed."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import FastAPI, HTTPException
+from fastapi.testclient import TestClient
+from my_service import events
+from my_service.ops import broker
+from my_service.ops.app import create_app
+from my_service.ops.database import Session, get_sessions
+from my_service.ops.settings import OpsSettings
+from sqlalchemy import func, select
+
+from tests.ops.outbox import Waiting, send, send_later
+from tests.ops.test_kafka import Cluster, Number, brokers, cluster, read, settings, tell, until
+
+__all__ = ["brokers", "cluster"]  # fixtures
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with get_sessions(app).begin() as session:
+        await session.run_sync(lambda sync: Waiting.metadata.create_all(sync.connection()))
+    sending = asyncio.create_task(send(app))
+    yield
+    sending.cancel()
+
+
+def test_an_event_is_sent_if_and_only_if_its_transaction_is_committed(
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster, brokers: str, own_database: OpsSettings
+) -> None:
+    monkeypatch.setattr(events, "SUBSCRIPTIONS", [])
+    monkeypatch.setattr(broker, "PUBLISH_SECONDS", 2)
+    app = create_app(settings(brokers, "outbox"), lifespan)
+
+    @app.post("/numbers/{value}")
+    async def save(value: int, session: Session) -> None:
+        send_later(session, "outbox", Number(value=value), key="same")
+        await session.flush()
+        if value % 2:
+            raise HTTPException(422, "only even numbers are saved")
+
+    @app.get("/waiting")
+    async def waiting(session: Session) -> int:
+        return await session.scalar(select(func.count()).select_from(Waiting)) or 0
+
+    with TestClient(app) as client:
+        assert [client.post(f"/numbers/{value}").status_code for value in (1, 2, 3, 4)] == [422, 200, 422, 200]
+        asyncio.run(until(lambda: client.get("/waiting").json() == 0))
+        tell(cluster, "down")
+        assert client.post("/numbers/6").status_code == 200
+        assert client.get("/waiting").json() == 1
+        tell(cluster, "up")
+        asyncio.run(until(lambda: client.get("/waiting").json() == 0))
+    sent = asyncio.run(read(brokers, "outbox", 3))
+    assert [json.loads(message.value)["value"] for message in sent] == [2, 4, 6]
+    assert {message.key for message in sent} == {b"same"}
