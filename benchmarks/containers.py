@@ -23,6 +23,11 @@ PLAIN = """
 from fastapi import FastAPI
 from my_service.main import app
 app.build_middleware_stack = lambda: FastAPI.build_middleware_stack(app)
+
+
+@app.get("/health")
+async def health() -> str:
+    return "healthy"
 """
 # The same again with a line about each request as Uvicorn writes it: importing the service has taken its handler away.
 CONVENTIONAL = """

@@ -1,15 +1,17 @@
-"""What a stop and a failed start cost the image's users: requests lost, and log lines after the reason."""
+"""What a bad hour costs the image's users: a stop, a failed start, ten times the load it can take, large bodies."""
 
+import asyncio
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
+from contextlib import contextmanager
+from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.containers import address, step
-from benchmarks.images import OURS, Image, built
+from benchmarks.images import OURS, Image, built, megabytes
 from tests.support.containers import docker
 
 CLIENTS = 8
@@ -24,6 +26,113 @@ async def lifespan(app):
     raise {REASON.replace(": ", '("')}")
     yield
 """
+
+ROUTES = """
+
+@app.get("/compute")
+async def compute() -> None:
+    import time
+    end = time.thread_time() + 0.02
+    while time.thread_time() < end:
+        pass
+
+
+@app.post("/body")
+async def body(value: dict[str, str]) -> int:
+    return len(value)
+"""
+OVERLOAD = 10  # times the capacity
+SECONDS = 8
+PATIENCE = 10  # seconds that a client waits
+BODY = b'{"a": "' + b"a" * 9_900_000 + b'"}'
+BODIES = 60
+
+
+@contextmanager
+def serving(image: Image) -> Iterator[tuple[str, str]]:
+    """Run an image as it is started by itself, with more routes and one CPU; give the container and its address."""
+    main = image.folder / "src/my_service/main.py"
+    more = image.folder / "more.py"
+    more.write_text(main.read_text() + ROUTES)
+    mount = f"--volume={more}:/app/src/my_service/main.py:ro"
+    options = ("--cpus=1", "--log-driver=none", "--env=PYTHONPYCACHEPREFIX=/tmp", mount)
+    with image.run(*options, workers=1) as (container, _):
+        yield container, address(container)
+
+
+async def answer(at: str, path: str, body: bytes = b"") -> tuple[int, float]:
+    """Send a request on a new connection, and return the status and the seconds; 0 if it is not answered."""
+    host, _, port = at.partition(":")
+    begun = time.perf_counter()
+    head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(head.encode() + body)
+            line = (await reader.read())[:12]
+            writer.close()
+        return int(line[9:]), time.perf_counter() - begun
+    except (OSError, TimeoutError, ValueError):
+        return 0, PATIENCE
+
+
+async def overloaded(at: str) -> dict[str, float]:
+    """Send ten times as many requests as are answered in one second, and look at the answers and the health."""
+    end = time.perf_counter() + SECONDS
+    done = 0
+
+    async def client() -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            done += (await answer(at, "/compute"))[0] == 200
+
+    await asyncio.gather(client(), client(), client(), client())
+    capacity = done / SECONDS
+    begun = time.perf_counter()
+    requests, checks = [], []
+    for number in range(int(capacity * OVERLOAD * SECONDS)):
+        await asyncio.sleep(max(0, begun + number / capacity / OVERLOAD - time.perf_counter()))
+        requests.append(asyncio.create_task(answer(at, "/compute")))
+        if number % int(capacity * OVERLOAD / 4) == 0:
+            checks.append(asyncio.create_task(answer(at, "/health")))
+    took = time.perf_counter() - begun
+    ended = time.perf_counter()
+    in_time = sum(request.done() and request.result()[0] == 200 for request in requests)
+    while (await answer(at, "/compute"))[1] > 0.5 and time.perf_counter() - ended < 60:
+        await asyncio.sleep(0.1)
+    back = time.perf_counter() - ended
+    answers = await asyncio.gather(*requests)
+    times = [seconds for status, seconds in answers if status == 200]
+    healthy = [seconds <= 1 for _, seconds in await asyncio.gather(*checks)]
+    return {
+        "overload_goodput": 100 * in_time / took / capacity,
+        "overload_p99_s": quantiles(times, n=100)[98] if len(times) > 1 else PATIENCE,
+        "overload_unanswered": 100 * sum(status == 0 for status, _ in answers) / len(answers),
+        "overload_health": 100 * sum(healthy) / len(healthy),
+        "overload_back_s": back,
+    }
+
+
+def overload(image: Image) -> dict[str, float]:
+    """Return how an image bears ten times its capacity."""
+    with serving(image) as (_, at):
+        return asyncio.run(overloaded(at))
+
+
+def memory_after_bodies(image: Image) -> float:
+    """Return how many megabytes an image has more after many large bodies, and 500 small requests."""
+
+    async def send(at: str) -> None:
+        await asyncio.gather(*(answer(at, "/body", BODY) for _ in range(BODIES)))
+        for _ in range(500):
+            await answer(at, "/hello/Ada")
+
+    with serving(image) as (container, at):
+        asyncio.run(answer(at, "/hello/Ada"))
+        before = megabytes(container)
+        asyncio.run(send(at))
+        return megabytes(container) - before
 
 
 def lost_requests(image: Image) -> float:
@@ -72,8 +181,9 @@ def lines_after_the_reason(image: Image) -> float:
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """Return both figures of each image."""
+    """Return all figures of each image."""
     measures: dict[str, Callable[[Image], float]] = {
+        "memory_after_bodies_mb": memory_after_bodies,
         "lost_requests": lost_requests,
         "lines_after_the_reason": lambda image: median(lines_after_the_reason(image) for _ in range(9)),
     }
@@ -81,5 +191,5 @@ def measure() -> dict[str, dict[str, float]]:
     with built() as (images, *_):
         for image in images:
             step(f"failures: {image.name}")
-            results[image.name] = {name: function(image) for name, function in measures.items()}
+            results[image.name] = {name: function(image) for name, function in measures.items()} | overload(image)
     return results

@@ -22,7 +22,7 @@ UVICORN = (
     "gunicorn --config /dev/null --bind 0.0.0.0:8000 --worker-tmp-dir /dev/shm --no-control-socket "
     "--worker-class uvicorn_worker.UvicornWorker "
 )
-OURS = "gunicorn my_service.main:app"
+OURS = "python -m my_service.ops.gunicorn my_service.main:app"
 VARIANTS = {
     "ours": OURS,
     "no middleware, no logs": UVICORN + "--log-level warning plain:app",
@@ -84,7 +84,7 @@ def memory() -> dict[str, float]:
     for number in range(3):
         for name, config in {"preload": "gunicorn.conf.py", "no preload": "src/lazy.conf.py"}.items():
             step(f"process: memory, round {number + 1} of 3: {name}")
-            with serving(f"gunicorn --config {config} my_service.main:app", 4) as container:
+            with serving(f"python -m my_service.ops.gunicorn --config {config} my_service.main:app", 4) as container:
                 load(container)
                 lines = docker("exec", container, "sh", "-c", "cat /proc/[0-9]*/smaps_rollup 2>/dev/null | grep ^Pss:")
                 pss[name].append(sum(int(line.split()[1]) for line in lines.splitlines()) / 1024)

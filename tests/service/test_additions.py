@@ -1,6 +1,7 @@
 """A service with all that owners add to theirs: it is healthy, and a failure has one event, one span and one line."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.support.commands import edit, free_port, run, wait_until
+from tests.support.documents import blocks
 from tests.support.gunicorn import Gunicorn
-from tests.support.template import PYTHON, Render
+from tests.support.template import PYTHON, ROOT, Render
 
 IMPORTS = """\
 import os
@@ -160,6 +162,24 @@ def test_an_exception_has_one_answer_one_event_one_span_and_one_line(service: Se
     (span,) = [span for span in spans if span["kind"] == "SpanKind.SERVER"]
     assert f"0x{line['trace_id']}" == span["context"]["trace_id"]
     assert any(event["name"] == "exception" for event in span["events"])
+
+
+def test_the_documented_fields_and_queries_fit_real_lines(service: Service) -> None:
+    service.get("/broken/fields", **ALLOWED)
+    wait_until(lambda: "broken/fields" in service.log_file.read_text())
+    logs = (ROOT / "docs/observability.md").read_text().partition("## Alarms")[0]
+    documented = {
+        name for row in re.findall(r"^\| (`.*?) \|", logs, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    queries = " ".join(blocks(logs, "text"))
+    asked = {
+        *", ".join(re.findall(r"fields (.*)", queries)).split(", "),
+        *re.findall(r"(?:filter|by|and) (\w+)", queries),
+    }
+    lines = service.events()
+    (request,) = [line for line in lines if line.get("path") == "/broken/fields"]
+    assert request.keys() <= documented
+    assert asked | documented <= set().union(*lines) | {"@timestamp", "aborted"}
 
 
 def test_prometheus_counts_failures_and_the_log_is_as_always(service: Service) -> None:

@@ -1,6 +1,5 @@
-"""What becomes of the bytes of a connection, under Gunicorn, in development and behind nginx."""
+"""What becomes of the bytes of a connection, under Gunicorn and in development."""
 
-import itertools
 import json
 import os
 import re
@@ -12,15 +11,13 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
 
 from tests.support.commands import edit, free_port, run, wait_until
-from tests.support.containers import docker
 from tests.support.gunicorn import Gunicorn
 from tests.support.template import PYTHON, Render
 
@@ -107,6 +104,14 @@ async def accepted(websocket: WebSocket) -> None:
     await websocket.close()
 
 
+@app.websocket("/listen")
+async def listen(websocket: WebSocket) -> None:
+    await websocket.accept()
+    while await websocket.receive_text() != "end":
+        pass
+    await websocket.close()
+
+
 @app.websocket("/denied")
 async def denied(websocket: WebSocket) -> None:
     await websocket.send_denial_response(Response(status_code=401))
@@ -151,23 +156,6 @@ BODIES = {
 }
 LAST = "GET /hello/Ada HTTP/1.1\r\nHost: service\r\nConnection: close\r\n\r\n"
 GREETED = (200, {"message": "Hello, Ada!"})
-
-NGINX = """\
-events {}
-http {
-  map $http_upgrade $connection_upgrade { default upgrade; '' ''; }
-  upstream service { server 127.0.0.1:%d; keepalive 8; }
-  server {
-    listen 127.0.0.1:%d;
-    location / {
-      proxy_pass http://service;
-      proxy_http_version 1.1;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection $connection_upgrade;
-    }
-  }
-}
-"""
 
 
 def post(*headers: str, path: str = "/echo", version: str = "1.1") -> str:
@@ -318,6 +306,7 @@ LARGE = "a" * 70_000
         post(f"X: {LARGE[:9000]}\r\n" * 8),
         f"GET /{LARGE} HTTP/1.1\r\n",
         f"GET / HTTP/1.1\r\nX: {LARGE}",  # and so on
+        f"GET / HTTP/1.1\r\nX: {LARGE * 20}",
     ],
 )
 def test_a_head_has_a_limit(server: Server, request_: str) -> None:
@@ -345,15 +334,17 @@ def test_a_client_that_has_said_all_gets_its_answers(server: Server) -> None:
         connection.shutdown(socket.SHUT_WR)
         answers = parse(b"".join(iter(lambda: connection.recv(65536), b"")))
         assert list(answers) == [(200, "slept")] * 2
+    wait_until(lambda: len(server.lines('"/sleep/0.2"')) == 2)
+    assert [(line["status"], "aborted" in line) for line in server.lines('"/sleep/0.2"')] == [(200, False)] * 2
 
 
-def test_a_client_that_goes_is_logged_as_gone_and_its_stream_ends(server: Server) -> None:
-    before = len(server.lines('"/endless"'))
+@pytest.mark.parametrize("path", ["/endless", "/sleep/0.3"])
+def test_a_client_that_goes_is_logged_as_gone_and_its_stream_ends(server: Server, path: str) -> None:
     with server.connect() as connection:
-        connection.sendall(b"GET /endless HTTP/1.1\r\nHost: service\r\n\r\n")
-        connection.recv(65536)
-    wait_until(lambda: len(server.lines('"/endless"')) > before)
-    assert [line["status"] for line in server.lines('"/endless"')[before:]] == [499]
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: service\r\n\r\n".encode())
+        time.sleep(0.1)
+    wait_until(lambda: server.lines(f'"{path}"') != [])
+    assert [line["status"] for line in server.lines(f'"{path}"')] == [499]
 
 
 def test_an_answer_before_100_continue_closes_the_connection(server: Server) -> None:
@@ -368,7 +359,7 @@ def test_an_answer_before_100_continue_closes_the_connection(server: Server) -> 
 
 
 def test_what_is_no_request_is_never_the_answer_to_the_one_before(server: Server) -> None:
-    assert server.talk("GET /sleep/0.2 HTTP/1.1\r\nHost: service\r\n\r\nrubbish\r\n\r\n") == [(200, "slept")]
+    assert server.talk("GET /sleep/0.1 HTTP/1.1\r\nHost: service\r\n\r\nrubbish\r\n\r\n") == [(200, "slept")]
 
 
 def test_malformed_requests_are_counted_in_a_line_a_second(server: Server) -> None:
@@ -405,7 +396,7 @@ def test_a_websocket_has_one_line_in_the_log_without_its_query_string(server: Se
             connection.sendall(f"GET /{path}?token=hunter2 HTTP/1.1\r\nHost: service\r\n{HANDSHAKE}\r\n".encode())
             assert connection.recv(65536).startswith(b"HTTP/1.1 %d" % status)
     for path in statuses:
-        wait_until(lambda path=path: server.lines(f'"path": "/{path}"') != [])  # type: ignore[misc]
+        wait_until(lambda path=path: server.lines(f'"path":"/{path}"') != [])  # type: ignore[misc]
         (line,) = [line for line in server.lines(f"/{path}") if "exception" not in line]
         assert line["event"] == "websocket"
     assert "hunter2" not in server.log_file.read_text()
@@ -440,6 +431,36 @@ def test_an_exception_in_a_stream_reaches_all_trackers_and_the_log_once(server: 
     check_reports(server, mark)
 
 
+FRAME = bytes([0, 0x80, 0, 0, 0, 0])  # an empty one under a mask
+TEXT, PING, LAST_PART = 0x01, 0x89, 0x80
+FLOODS = {
+    "fragments": bytes([TEXT]) + FRAME[1:] + FRAME * 250_000 + bytes([LAST_PART]) + FRAME[1:],
+    "pings": (bytes([PING]) + FRAME[1:]) * 250_000,
+    "messages": (bytes([LAST_PART | TEXT]) + FRAME[1:]) * 250_000,
+}
+CLOSE = bytes([LAST_PART | 8])
+END = bytes([LAST_PART | TEXT, LAST_PART | 3, 0, 0, 0, 0]) + b"end"
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_flood_on_a_websocket_keeps_nobody_else_from_an_answer(server: Server, flood: str) -> None:
+    def talk() -> None:
+        with server.connect() as client:
+            client.sendall(f"GET /listen HTTP/1.1\r\nHost: service\r\n{HANDSHAKE}\r\n".encode())
+            assert b"101 Switching" in client.recv(65536)
+            pool.submit(client.sendall, FLOODS[flood] + END)
+            while CLOSE not in client.recv(65536):
+                pass
+
+    answered = 0
+    with ThreadPoolExecutor() as pool:
+        talking = pool.submit(talk)
+        while not talking.done():
+            answered += server.talk(LAST) == [GREETED]
+        talking.result()
+    assert answered > 5
+
+
 def check_reports(server: Server, mark: str) -> None:
     """Look for one traceback in the log, in the line of the request, and for one report of each tracker."""
     (line,) = server.lines(mark)
@@ -454,63 +475,3 @@ def test_an_exception_of_a_wrapper_is_logged_and_answered_by_the_server(server: 
     assert server.talk(LAST.replace("/hello/Ada", "/refused")) == [(500, "Internal Server Error")]
     (line,) = server.lines("refused outside")[before:]
     assert line["event"].strip() == "Exception in ASGI application"
-
-
-@pytest.fixture
-def nginx(engine: None, server: Server, default: Path, tmp_path: Path) -> Iterator[int]:
-    """The port of an nginx before the service."""
-    (base,) = set(re.findall(r"^FROM (\S+) AS python$", (default / "Dockerfile").read_text(), re.M))
-    install = "apt-get update && apt-get install --yes --no-install-recommends nginx"
-    (tmp_path / "Dockerfile").write_text(f"FROM {base}\nRUN {install}\n")
-    port, name = free_port(), f"test-{uuid.uuid4().hex[:8]}"
-    (tmp_path / "nginx.conf").write_text(NGINX % (server.port, port))
-    docker("build", "--quiet", f"--tag={name}", str(tmp_path))
-    options = ["--network=host", f"--volume={tmp_path / 'nginx.conf'}:/etc/nginx/nginx.conf:ro"]
-    docker("run", "--detach", f"--name={name}", *options, name, "nginx", "-g", "daemon off;")
-    try:
-        yield port
-    finally:
-        docker("rm", "--force", name)
-        docker("image", "rm", name)
-
-
-def test_behind_nginx_each_client_gets_its_own_answer_and_no_body_is_lost(nginx: int, server: Server) -> None:
-    slow = "GET /sleep/0.1 HTTP/1.1\r\nHost: service\r\n\r\n"
-    body = "\r\n" * 200_000 + slow + SMUGGLED * 3  # so long that nginx sends it after its head
-    offer = {"Connection": "Upgrade", "Upgrade": "h2c"}
-    wrong: Counter[str] = Counter()
-    ended = Event()
-
-    def ask(connection: HTTPConnection, expected: str, *request: Any) -> None:
-        try:
-            connection.request(*request)
-            answer = connection.getresponse().read().decode()
-        except (OSError, HTTPException) as error:
-            answer = repr(error)
-            connection.close()
-        if answer != expected:
-            wrong[answer[:80]] += 1
-
-    def attack() -> None:
-        connection = HTTPConnection("127.0.0.1", nginx, timeout=10)
-        for _ in range(20):
-            ask(connection, json.dumps(body), "POST", "/echo", body, offer)
-        connection.close()
-
-    def use(name: str) -> int:
-        connection = HTTPConnection("127.0.0.1", nginx, timeout=10)
-        for number in itertools.count():
-            if ended.is_set():
-                break
-            ask(connection, f'{{"message":"Hello, {name}{number}!"}}', "GET", f"/hello/{name}{number}")
-        connection.close()
-        return number
-
-    wait_until(lambda: HTTPConnection("127.0.0.1", nginx).connect() is None)  # type: ignore[func-returns-value]
-    with ThreadPoolExecutor() as pool:
-        users = [pool.submit(use, name) for name in ("Ada", "Grace", "Joan", "Mary")]
-        for attacker in [pool.submit(attack) for _ in range(2)]:
-            attacker.result()
-        ended.set()
-        assert min(user.result() for user in users) > 0
-    assert wrong == {}

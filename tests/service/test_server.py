@@ -1,10 +1,16 @@
 """What the service's server does differently from Uvicorn's, under Gunicorn."""
 
+import json
+import os
+import re
 import signal
 import socket
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -16,13 +22,14 @@ from tests.support.template import PYTHON, Render
 IMPORTS = """\
 import asyncio
 import os
+import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 """
 
@@ -47,18 +54,77 @@ ROUTES = """
 async def consume(end: asyncio.Event) -> None:
     await end.wait()
     if not app.state.draining:
-        raise RuntimeError("the background task died")
+        raise app.state.reason
 
 
 @app.get("/die")
-async def die() -> int:
+async def die(exits: bool = False) -> int:
+    app.state.reason = SystemExit("exited") if exits else RuntimeError("the background task died")
     app.state.end.set()
     return os.getpid()
 
 
-@app.get("/exit/{code}")
-def exit(code: int) -> None:
-    sys.exit(code)
+class Panic(BaseException):
+    pass  # as a Rust library raises it
+
+
+def end(kind: str) -> None:
+    raise {"exit": SystemExit, "interrupt": KeyboardInterrupt, "panic": Panic}[kind]("ended")
+
+
+async def end_soon(kind: str) -> None:
+    await asyncio.sleep(0.01)
+    end(kind)
+
+
+async def ending(kind: str) -> AsyncIterator[str]:
+    yield "begun"
+    await end_soon(kind)
+
+
+def ending_in_thread(kind: str) -> Iterator[str]:
+    yield "begun"
+    end(kind)
+
+
+@app.get("/end/{place}/{kind}")
+async def end_there(place: str, kind: str, tasks: BackgroundTasks) -> Any:
+    if place == "stream":
+        return StreamingResponse(ending(kind))
+    if place == "stream-in-thread":
+        return StreamingResponse(ending_in_thread(kind))
+    if place == "background":
+        tasks.add_task(end_soon, kind)
+    if place == "background-in-thread":
+        tasks.add_task(end, kind)
+    if place == "task":
+        asyncio.create_task(end_soon(kind))
+    if place == "awaited-task":
+        await asyncio.create_task(end_soon(kind))
+    if place == "group":
+        async with asyncio.TaskGroup() as group:
+            group.create_task(end_soon(kind))
+    if place == "thread":
+        await asyncio.to_thread(end, kind)
+
+
+app.get("/end-route/{kind}")(end_soon)
+app.get("/end-route-in-thread/{kind}")(end)
+app.get("/end-dependency/{kind}")(lambda kind, began=Depends(end_soon): None)
+app.get("/end-after-answer/{kind}")(lambda kind, began=Depends(ending): None)
+app.get("/end-after-answer-in-thread/{kind}")(lambda kind, began=Depends(ending_in_thread): None)
+
+
+@app.websocket("/end-websocket/{kind}")
+async def end_websocket(websocket: WebSocket, kind: str) -> None:
+    await websocket.accept()
+    await end_soon(kind)
+
+
+@app.get("/limit/{files}")
+async def limit(files: int) -> int:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def passes(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -82,6 +148,17 @@ async def work() -> None:
     finally:
         await asyncio.sleep(1)
         structlog.get_logger().info("rolled back")
+
+
+@app.get("/shout")
+async def shout() -> None:
+    raise RuntimeError("x" * 100_000)
+
+
+@app.get("/quick-thread")
+def quick_thread() -> int:
+    time.sleep(1)
+    return 1
 
 
 @app.get("/thread")
@@ -125,6 +202,10 @@ if os.environ.get("MIDDLEWARE"):
         return await call_next(request)
 """
 
+HANDSHAKE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+)
 SLOW = """
 import os
 import time
@@ -157,6 +238,10 @@ class Service(Gunicorn):
     def start(self, **settings: str) -> None:
         self.begin(**settings)
         wait_until(lambda: b"200" in self.send("/health"))
+
+    def wait_for_line(self, text: str, before: int) -> None:
+        """Return when a line of the log has a text, below the first ones."""
+        wait_until(lambda: text in str(self.events()[before:]))
 
     def send(self, *paths: str) -> bytes:
         """Send requests in one packet and return all that is answered."""
@@ -221,7 +306,7 @@ def test_a_stream_whose_answer_has_begun_takes_no_room(service: Service) -> None
         service.stop()
 
 
-def test_a_worker_that_only_computes_is_not_killed_and_answers_health_checks(service: Service) -> None:
+def test_an_overloaded_worker_answers_health_checks_and_what_it_can_in_time(service: Service) -> None:
     service.start(TIMEOUT="2", WEB_CONCURRENCY="1")
     with ThreadPoolExecutor(60) as pool:
         answers = [pool.submit(service.send, "/compute") for _ in range(60)]  # 6 s, in one turn of an event loop
@@ -229,7 +314,9 @@ def test_a_worker_that_only_computes_is_not_killed_and_answers_health_checks(ser
         while not all(answer.done() for answer in answers):
             assert b"200 OK" in service.send("/health")
             health += 1
-        assert {answer.result().split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
+    first_lines = Counter(answer.result().split(b"\r\n")[0] for answer in answers)
+    assert first_lines.keys() == {b"HTTP/1.1 200 OK", b"HTTP/1.1 503 Service Unavailable"}
+    assert all(b"\r\nretry-after: 1\r\n" in answer.result() for answer in answers if b" 503 " in answer.result())
     assert health > 1
     assert not any("hangs" in event["event"] for event in service.events())
 
@@ -302,14 +389,13 @@ def test_a_stop_does_not_wait_for_a_worker_that_has_just_been_forked(service: Se
     assert service.stop() < 10  # not the whole of the graceful timeout
 
 
-def test_a_worker_whose_lifespan_has_ended_is_replaced(service: Service) -> None:
+@pytest.mark.parametrize(("path", "reason"), [("/die", "the background task died"), ("/die?exits=yes", "exited")])
+def test_a_worker_whose_lifespan_has_ended_is_replaced(service: Service, path: str, reason: str) -> None:
     service.start(DRAIN_SECONDS="1")
-    dead = service.send("/die").split()[-1]
+    dead = service.send(path).split()[-1]
     wait_until(lambda: service.log_file.read_text().count('"started"') == 2)
     wait_until(lambda: b"200 OK" in service.send("/health"))
-    critical, *others = [
-        event for event in service.events() if "the background task died" in event.get("exception", "")
-    ]
+    critical, *others = [event for event in service.events() if reason in event.get("exception", "")]
     assert service.send("/die").split()[-1] != dead
     assert critical["event"] == "the lifespan has ended, and the worker is replaced"
     assert others == []
@@ -328,10 +414,53 @@ def test_a_worker_that_never_reports_is_replaced_and_a_slow_start_is_not(service
         edit(worker, "START_SECONDS = 3", "START_SECONDS = 300")
 
 
-def test_an_exit_in_a_handler_ends_no_worker(service: Service) -> None:
-    service.start(MIDDLEWARE="yes")  # below it, the handler runs in a task
-    assert b'{"detail":"Internal Server Error","request_id":' in service.send("/exit/3")
+def test_a_worker_without_file_descriptors_says_so_and_recovers(service: Service) -> None:
+    service.start(DRAIN_SECONDS="0")
+    event = "the worker cannot open files, nor take connections"
+    open_files = int(service.send("/limit/1000").split()[-1])
+    service.send(f"/limit/{open_files + 10}")
+    began = time.monotonic()
+    with ExitStack() as clients:
+        for _ in range(50):
+            clients.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+        wait_until(lambda: event in service.log_file.read_text())
+        time.sleep(2)
+    wait_until(lambda: b"200 OK" in service.send("/hello/Ada"))
+    lines = [line for line in service.events() if line["event"] == event]
+    assert len(lines) <= 1 + time.monotonic() - began
+    assert "Too many open files" in lines[0]["reason"]
+    assert service.log_file.read_text().count('"Booting worker') == 1
+
+
+UNANSWERED = ("route", "route-in-thread", "dependency", "awaited-task", "group", "thread")
+ENDS = {
+    **{f"/end-{place}/": b"500 Internal" for place in UNANSWERED[:3]},
+    **{f"/end/{place}/": b"500 Internal" for place in UNANSWERED[3:]},
+    **{f"/end-after-answer{where}/": b"null" for where in ("", "-in-thread")},
+    **{f"/end/stream{where}/": b"begun" for where in ("", "-in-thread")},
+    **{f"/end/{place}/": b"null" for place in ("background", "background-in-thread", "task")},
+}
+
+
+@pytest.mark.parametrize("middleware", ["", "yes"])
+def test_whatever_ends_a_part_of_a_request_ends_no_worker_and_has_an_answer_and_a_line(
+    service: Service, middleware: str
+) -> None:
+    service.start(MIDDLEWARE=middleware, DRAIN_SECONDS="0")
+    for kind, name in {"exit": "SystemExit", "interrupt": "KeyboardInterrupt", "panic": "Panic"}.items():
+        for path, answer in ENDS.items():
+            before = len(service.events())
+            assert answer in service.send(path + kind), path + kind
+            service.wait_for_line(f"{name}: ended", before)
+        before = len(service.events())
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(f"GET /end-websocket/{kind} HTTP/1.1\r\nHost: service\r\n{HANDSHAKE}\r\n".encode())
+            assert b"101 Switching" in client.recv(65536)
+            service.wait_for_line(f"{name}: ended", before)
     assert b"200 OK" in service.send("/hello/Ada")
+    service.stop()
+    requests = [event for event in service.events() if event["event"] == "request"]
+    assert len(requests) == 3 * len(ENDS) + 1
     assert service.log_file.read_text().count('"Booting worker') == 1
 
 
@@ -345,3 +474,84 @@ def test_the_reason_is_last_also_when_several_workers_cannot_start(service: Serv
     service.begin(WEB_CONCURRENCY="3", SLOW_MASTER="1", FAIL="yes")  # two have failed when Gunicorn looks
     assert service.process.wait(60) == 3
     assert service.events()[-1]["event"] == "the service cannot start: ConnectionError: no database"
+
+
+def test_a_log_that_nobody_reads_stops_nothing_and_then_says_how_many_lines_are_lost(
+    service: Service, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)  # or nobody could write
+    long = "/" + "x" * 3000  # 30 of its lines fill a pipe; one of a failure is written in parts
+    service.log_file = fifo
+    service.start(DRAIN_SECONDS="0", WEB_CONCURRENCY="2", TIMEOUT="2")
+    for path in [long] * 50 + ["/shout"]:
+        service.send(path)
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+    before = set(children.read_text().split())
+    os.kill(int(min(before)), signal.SIGKILL)  # Gunicorn's master has lines to write about that
+    wait_until(lambda: len(before | set(children.read_text().split())) == 3)
+    assert all(b"200 OK" in service.send("/health") for _ in range(20))
+
+    read = b""
+    for _ in range(20):  # each worker says what it has lost
+        service.send("/hello/Ada")
+        read += read_all(reader)
+    lines = [json.loads(line) for line in read.splitlines()]
+    assert any(line.get("lines_lost", 0) > 0 for line in lines)
+    assert any(line.get("path") == "/hello/Ada" for line in lines)
+    for _ in range(50):
+        service.send(long)
+    service.stop()
+    os.close(reader)
+
+
+def read_all(descriptor: int) -> bytes:
+    """Return what is in a pipe now."""
+    read = b""
+    with suppress(BlockingIOError):
+        while more := os.read(descriptor, 2**20):
+            read += more
+    return read
+
+
+def test_a_result_is_answered_though_many_handlers_wait_for_a_thread(service: Service) -> None:
+    service.start(THREADS="2", DRAIN_SECONDS="0", GRACEFUL_TIMEOUT="8")  # leaves requests 2 s
+    with ThreadPoolExecutor(10) as pool:
+        answers = [pool.submit(service.send, "/quick-thread") for _ in range(10)]
+        wait_until(lambda: any(answer.done() for answer in answers))
+        assert sum(answer.done() for answer in answers) <= 2  # FastAPI's own way: none before all have run
+        service.stop()
+    statuses = Counter(answer.result().split()[1] for answer in answers)
+    assert statuses.keys() == {b"200", b"503"}
+    assert statuses[b"200"] >= 4  # what has run before the stop, and in its time
+
+
+def test_a_variable_that_gunicorn_cannot_read_ends_the_start_with_one_line(service: Service) -> None:
+    for name, value in {
+        "WEB_CONCURRENCY": "hunter2",
+        "GUNICORN_CMD_ARGS": "--workers=hunter2",
+        "FORWARDED_ALLOW_IPS": "hunter2",
+        "LISTEN_FDS": "hunter2",
+    }.items():
+        service.log_file.write_text("")
+        service.begin(**{name: value})
+        assert service.process.wait(60) == 1
+        (line,) = service.events()
+        assert line["event"] == "wrong settings"
+        assert name in line["reason"].upper()
+        assert "hunter2" not in str(line)
+
+
+def test_a_stop_before_gunicorn_is_there_ends_the_process(service: Service) -> None:
+    service.begin()
+    wait_until(lambda: handles(service.process.pid, signal.SIGTERM))  # with the id 1, it would ignore it until then
+    service.process.terminate()
+    assert service.process.wait(60) == 0
+    assert service.log_file.read_text() == ""
+
+
+def handles(process: int, number: int) -> bool:
+    """Say whether a process has a handler for a signal."""
+    (caught,) = re.findall(r"SigCgt:\s(\w+)", Path(f"/proc/{process}/status").read_text())
+    return bool(int(caught, 16) & 1 << number - 1)

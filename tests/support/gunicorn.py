@@ -21,7 +21,7 @@ class Gunicorn:
     def launch(self, app: str, port: int, repository: Path, log_file: Path, environment: dict[str, str]) -> None:
         """Start the service; it may not answer yet."""
         self.log_file = log_file
-        command = (".venv/bin/gunicorn", "--bind", f"127.0.0.1:{port}", app)
+        command = (".venv/bin/python", "-m", "my_service.ops.gunicorn", "--bind", f"127.0.0.1:{port}", app)
         with log_file.open("a") as log:
             self.process = subprocess.Popen(
                 command, cwd=repository, env=environment, stdout=log, stderr=log, start_new_session=True

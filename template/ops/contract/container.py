@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -145,10 +145,15 @@ def started(
     cpus: float = CPUS,
     memory: int = MEMORY,
     hardened: bool = True,
+    command: Sequence[str] = (),
 ) -> Iterator[Container]:
-    """Run an image as Fargate does, `environment` added to the manifest's; removed at the end, its log checked."""
-    command = ENGINE.images.get(image).attrs["Config"]["Cmd"]
-    assert APP in command
+    """Run an image as Fargate does, `environment` added to the manifest's; removed at the end, its log checked.
+
+    `command` is another than the image's own.
+    """
+    if not command:
+        command = ENGINE.images.get(image).attrs["Config"]["Cmd"]
+        assert APP in command
     container = ENGINE.containers.create(
         image,
         ["probe:app" if argument == APP and image == PROBE else argument for argument in command],

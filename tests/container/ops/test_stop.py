@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from ..container import Container, ask, serving, wait_until
+from ..load import Load
 from ..task import HEALTH_PATH, STOP_TIMEOUT
 from ..test_stop import stop_all
 
@@ -30,6 +31,20 @@ def test_a_stopping_task_is_unhealthy_and_serves_on() -> None:
         wait_for_drain(container)
         assert container.ask("/contract/pid").status == 200
         assert stop.result() > 3
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT", "SIGQUIT"])
+def test_each_signal_that_ends_a_process_drains_it_under_load(signal: str) -> None:
+    with serving({"DRAIN_SECONDS": "2", "WEB_CONCURRENCY": "2"}) as container:
+        with Load(container) as load:
+            time.sleep(0.5)
+            container.docker.kill(signal)
+            time.sleep(1)
+        wait_until(lambda: container.state()["Status"] == "exited", STOP_TIMEOUT, f"{signal} has not ended it")
+        assert load.lost == []
+        assert container.state()["ExitCode"] == 0
+        assert container.events().count("stopped") == 2
+        assert not any("SIGKILL" in event for event in container.events())
 
 
 def test_a_request_longer_than_the_budget_is_answered_with_an_error() -> None:

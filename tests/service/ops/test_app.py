@@ -95,7 +95,9 @@ def test_the_api_documentation_is_served_if_a_setting_says_so(environment: str) 
 
 
 def test_opentelemetrys_instrumentor_finds_the_stack_that_it_looks_for() -> None:
-    assert type(create_app(SETTINGS).build_middleware_stack()) is ServerErrorMiddleware
+    stack = create_app(SETTINGS).build_middleware_stack()
+    assert isinstance(stack, ServerErrorMiddleware)
+    assert stack.app is stack  # what the instrumentor takes out of it is the request middleware, too
 
 
 class Login(BaseModel):

@@ -108,6 +108,10 @@ CYCLE: dict[str, Any] = {}
 CYCLE["self"] = CYCLE
 
 
+STANDARD: Any = logging.getLogger("library")
+FILTERED = logging.getLogger("filtered")
+FILTERED.addFilter(lambda record: record.missing)  # type: ignore[attr-defined]
+
 CALLS: dict[str, Callable[[Any], Any]] = {
     "event": lambda log: log.info("webhook", event="push"),
     "argument": lambda log: log.info("%d", "text"),
@@ -117,6 +121,16 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "names": lambda log: log.info("x", self=1, method="GET", name="y"),
     "awaited": lambda log: asyncio.run(log.ainfo("%d", "text")),
     "awaited event": lambda log: asyncio.run(log.aexception("webhook", event="push")),
+    "nothing of the standard library": lambda _: STANDARD.info(msg="text"),
+    "names of a record": lambda _: STANDARD.info("text", extra={"name": 1, "args": 2, "message": 3, "msg": 4}),
+    "values by name": lambda _: STANDARD.exception("text", answer=1),
+    "no mapping": lambda _: STANDARD.error("text", extra=["answer"]),
+    "no number": lambda _: STANDARD.log("INFO", "text"),
+    "no level of the stack": lambda _: STANDARD.info("text", stacklevel="two"),
+    "no exception": lambda _: STANDARD.info("text", exc_info=(1, 2, 3)),
+    "adapter": lambda _: logging.LoggerAdapter(STANDARD, {"name": 1, "event": 2}).info("text"),
+    "module": lambda _: logging.warning("text", extra={"filename": 1}),
+    "filter": lambda _: FILTERED.info("text"),
 }
 
 
@@ -136,11 +150,47 @@ def test_no_value_of_a_call_takes_the_place_of_ours(log_lines: LogLines) -> None
     values = {"level": 2, "service": "billing", "timestamp": "now"}
     structlog.get_logger().info("elevator", **values, event="push")
     structlog.get_logger().bind(**values).info("elevator")
-    logging.getLogger("library").info("elevator", extra=values)
-    for line in log_lines():
+    logging.getLogger("library").info("elevator", extra={**values, "event": "push", "logger": "mine", "name": "mine"})
+    lines = log_lines()
+    for line in lines:
         assert (line["event"], line["level"], line["service"]) == ("elevator", "info", "example")
         assert line["timestamp"] != "now"
         assert {f"{name}_": value for name, value in values.items()}.items() <= line.items()
+    standard = lines[-1]
+    assert standard["logger"] == "library"
+    assert (standard["event_"], standard["logger_"], standard["name_"]) == ("push", "mine", "mine")
+
+
+def test_no_value_of_a_call_takes_the_place_of_the_ids_of_request_and_trace(log_lines: LogLines) -> None:
+    configure("INFO")
+    values = {"request_id": "of Amazon S3", "trace_id": "mine"}
+    span = trace.NonRecordingSpan(trace.SpanContext(trace_id=0xABC, span_id=0xDEF, is_remote=False))
+    with structlog.contextvars.bound_contextvars(request_id="ours"), trace.use_span(span):
+        structlog.get_logger().info("stored", **values)
+        logging.getLogger("library").info("stored", extra=values)
+    structlog.get_logger().info("stored outside of a request", **values)
+    *inside, outside = log_lines()
+    for line in inside:
+        assert (line["request_id"], int(line["trace_id"], 16)) == ("ours", 0xABC)
+        assert (line["request_id_"], line["trace_id_"]) == ("of Amazon S3", "mine")
+    assert values.items() <= outside.items()
+
+
+def test_other_handlers_hear_who_has_called_a_logger_of_the_standard_library() -> None:
+    configure("INFO")
+    heard = logging.handlers.BufferingHandler(100)
+    logger = logging.getLogger("library")
+    logger.addHandler(heard)
+    try:
+        logger.info("first")
+        logger.exception("second", extra={"answer": 42})
+        logging.LoggerAdapter(logger, {}).info("third")
+    finally:
+        logger.removeHandler(heard)
+    assert {record.funcName for record in heard.buffer} == {
+        "test_other_handlers_hear_who_has_called_a_logger_of_the_standard_library"
+    }
+    assert vars(heard.buffer[1])["answer"] == 42
 
 
 @pytest.mark.usefixtures("only_ours")
@@ -187,7 +237,7 @@ def test_a_long_line_is_cut_in_its_middle(capsys: pytest.CaptureFixture[str], te
     configure("INFO", {"service": "example"}, limit=15_000)
     structlog.get_logger().info("long", first=text, second=[text], third=3)
     structlog.get_logger().info("many", **{f"key{number}": "x" * 100 for number in range(1000)})
-    long, many = capsys.readouterr().out.splitlines()
+    long, many = capsys.readouterr().out.encode().splitlines()
     assert max(len(long), len(many)) <= 15_000
     assert len(long) > 10_000
     line = json.loads(long)
@@ -213,10 +263,10 @@ def test_a_line_has_as_many_bytes_as_an_event_of_cloudwatch(capsys: pytest.Captu
 FORKS = """
 import os, threading
 from my_service.ops.lines import write_line
-threading.Thread(target=lambda: [write_line("x" * 300) for _ in iter(int, 1)], daemon=True).start()
+threading.Thread(target=lambda: [write_line(b"x" * 300) for _ in iter(int, 1)], daemon=True).start()
 for number in range(300):
     if not (child := os.fork()):
-        write_line(f"child {number}")
+        write_line(f"child {number}".encode())
         os._exit(0)
     os.waitpid(child, 0)
 os._exit(0)
@@ -262,8 +312,10 @@ def test_a_child_of_a_process_pool_logs_as_the_service_does(method: str, tmp_pat
 
 WRITER = """
 import os
+from my_service.ops import lines
 from my_service.ops.logging import configure
 import structlog
+lines.WAIT = 100  # the reader is slow, and no line is lost
 configure("INFO")
 for _ in range(3):
     os.fork()
@@ -308,3 +360,20 @@ def test_the_services_own_processors_and_handlers_stay(log_lines: LogLines) -> N
         root.removeHandler(own)
     assert "hunter2" not in str(log_lines())
     assert [record.name for record in own.buffer] == ["uvicorn.error", "library"]
+
+
+@pytest.mark.usefixtures("only_ours")
+def test_one_module_alone_can_log_its_debug_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("INFO")
+    chosen = logging.getLogger("chosen")
+    chosen.setLevel("DEBUG")
+    try:
+        for name in ("chosen", "chosen.part", "other"):
+            logging.getLogger(name).debug("standard")
+            structlog.get_logger(name).debug("structlog")
+            structlog.get_logger(name).log(logging.DEBUG, "by number")
+        structlog.get_logger().debug("nobody")
+    finally:
+        chosen.setLevel(logging.NOTSET)
+    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert events == ["standard", "structlog", "by number"] * 2

@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,10 @@ BACKGROUND = 0.3  # seconds
 
 class Login(BaseModel):
     password: str
+
+
+class Tree(BaseModel):
+    children: "list[Tree]" = []
 
 
 class Strict(BaseModel, extra="forbid"):
@@ -138,6 +143,34 @@ def add_routes(service: FastAPI) -> None:
     @service.post("/anything")
     async def anything(value: Annotated[Any, Body()]) -> str:
         return type(value).__name__
+
+    @service.post("/echo")
+    async def echo(value: Annotated[Any, Body()]) -> Any:
+        return value
+
+    @service.post("/numbers")
+    async def numbers(value: list[int]) -> list[int]:
+        return value
+
+    @service.post("/tree")
+    async def tree(value: Tree) -> Tree:
+        return value
+
+    @service.get("/whole/{number:int}")
+    async def whole(number: int) -> int:
+        return number
+
+    @service.get("/real/{number:float}")
+    async def real(number: float) -> float:
+        return number
+
+    @service.get("/decimal")
+    async def decimal(number: Decimal) -> dict[str, Decimal]:
+        return {"number": number}
+
+    @service.get("/endless-recursion")
+    async def recur() -> None:
+        await recur()
 
     @service.post("/form")
     async def form(password: Annotated[str, Form()], file: UploadFile) -> str:
@@ -379,6 +412,31 @@ def test_a_route_may_take_larger_bodies() -> None:
     assert TestClient(service).post("/large", content=b"12345678901").json() == 11
 
 
+def test_bodies_that_are_in_memory_at_a_time_have_a_limit() -> None:
+    service = create_app(OpsSettings(environment="test", max_body_size=10, body_memory=0))  # room for one of 10 bytes
+    add_routes(service)
+
+    @service.post("/hold")
+    async def hold(request: Request) -> int:
+        return len(await request.body()) + await asyncio.sleep(0.2, 0)
+
+    async def all_requests() -> list[list[Message]]:
+        body: list[Message] = [{"type": "http.request", "body": b"12345678", "more_body": False}]
+        held = asyncio.create_task(request(service, "/hold", list(body)))
+        await asyncio.sleep(0.1)
+        return [
+            await request(service, "/raw", list(body)),
+            await request(service, "/raw", list(NO_BODY)),
+            await held,
+            await request(service, "/raw", list(body)),
+        ]
+
+    refused, empty, held, later = asyncio.run(all_requests())
+    assert [sent[0]["status"] for sent in (refused, empty, held, later)] == [503, 200, 200, 200]
+    assert (b"retry-after", b"1") in refused[0]["headers"]
+    assert b"The service is busy." in refused[1]["body"]
+
+
 HOSTILE = [
     ("application/json", b"NaN"),
     ("application/json", b'{"password": NaN}'),
@@ -386,18 +444,64 @@ HOSTILE = [
     ("application/json", b'{"password": "\\ud800"}'),
     ("application/json", b'{"\\ud800": 1}'),
     ("application/json", b"[" * 100_000),
+    *[("application/json", b"[" * depth + b"]" * depth) for depth in (250, 300, 900, 2000)],
+    *[("application/json", b'{"children":[' * depth + b"]}" * depth) for depth in (100, 300, 900)],
     ("application/json", b"1" * 5000),
+    ("application/json", b'{"password": 1e400}'),
+    ("application/json", b"[%s.0]" % (b"1" * 400)),
     ("text/plain", b"\xff\xfe\xfd"),
     ("multipart/form-data; boundary=x", b"--x\r\n\xff"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "body"), HOSTILE)
-@pytest.mark.parametrize("path", ["/login", "/number", "/strict", "/anything", "/form"])
+@pytest.mark.parametrize("path", ["/login", "/number", "/strict", "/anything", "/echo", "/tree", "/form"])
 def test_no_body_causes_a_500(service_client: TestClient, path: str, kind: str, body: bytes) -> None:
     response = service_client.post(path, content=body, headers={"content-type": kind})
     assert response.status_code in (200, 400, 422)
-    assert "request_id" in response.json() or response.status_code == 200
+    assert response.status_code == 200 or "request_id" in response.json()
+
+
+DIGITS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"/items/{DIGITS}", f"/whole/{DIGITS}", f"/real/{DIGITS}", f"/real/{DIGITS}.5", "/decimal?number=1e999999"],
+)
+def test_no_number_causes_a_500(service_client: TestClient, path: str) -> None:
+    assert service_client.get(path).status_code in (200, 400, 422)
+
+
+def test_a_recursion_of_the_service_itself_is_still_a_failure(service_client: TestClient, log_lines: LogLines) -> None:
+    assert service_client.get("/endless-recursion").status_code == 500
+    assert "RecursionError" in log_lines()[-1]["exception"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"[" + b"0," * 1000 + b"0]", 413),
+        (b"[" + b'"",' * 1000 + b"0]", 413),
+        (b'["' + rb"a\"b," * 1000 + b'"]', 200),  # one value
+        (b"[" + b'"a,b", ' * 900 + b"0]", 200),
+        (b"[" + b"0," * 999 + b"0]", 200),
+    ],
+)
+def test_the_values_of_a_body_have_a_limit(body: bytes, status: int) -> None:
+    service = create_app(OpsSettings(environment="test", max_json_values=1000))
+    add_routes(service)
+    response = TestClient(service).post("/echo", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == status
+    if status == 413:
+        detail = "The body has more than 1000 values."
+        assert response.json() == {"detail": detail, "request_id": response.headers["x-request-id"]}
+
+
+def test_a_client_is_told_of_its_first_hundred_errors(service_client: TestClient) -> None:
+    response = service_client.post("/numbers", json=["one"] * 1000)
+    assert response.status_code == 422
+    assert len(response.json()["detail"]) == 100
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/value-error"), ("GET", "/no-header"), ("POST", "/no-number")])

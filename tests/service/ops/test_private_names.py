@@ -21,8 +21,14 @@ SOURCES = {path.stem: ast.parse(path.read_text()) for path in OPS.glob("*.py")}
 KNOWN = {
     "gunicorn": {"Logger.setup", "Worker.init_signals", "Worker.run"},
     "httptools": {"Parser.feed_data"},
-    "psycopg": {"Connection.wait", "_try_cancel"},
-    "structlog": {"_process_event", "_proxy_to_logger"},
+    "psycopg": {
+        "Connection._start_query",
+        "Connection.notifies",
+        "Connection.wait",
+        "_get_tx_start_command",
+        "_try_cancel",
+    },
+    "structlog": {"_context", "_logger", "_proxy_to_logger"},
     "uvicorn": {
         "HTTP.data_received",
         "HTTP.eof_received",
@@ -31,14 +37,19 @@ KNOWN = {
         "HTTP.on_headers_complete",
         "HTTP.on_message_begin",
         "HTTP.on_message_complete",
+        "HTTP.shutdown",
         "Server.on_tick",
+        "Server.run",
         "Server.shutdown",
+        "WebSocket.data_received",
+        "WebSocket.shutdown",
         "disconnected",
+        "transport",
         "waiting_for_100_continue",
     },
 }
 # Owners choose their versions; what ops/ overrides of them is documented.
-OPEN = {"aiokafka", "fastapi", "my_service", "pydantic", "pydantic_settings", "sqlalchemy", "starlette"}
+OPEN = {"aiokafka", "alembic", "fastapi", "my_service", "pydantic", "pydantic_settings", "sqlalchemy", "starlette"}
 DOCUMENTED = {"httptools"}  # it is a parser to be subclassed
 # With a fallback if it is not there, which tests exercise; or no library's.
 WITHOUT_BOUND = {
@@ -47,9 +58,11 @@ WITHOUT_BOUND = {
     "orig",
     "sqlstate",
     "producer",
+    "sessions",
     "drain_began",
     "__self__",
     "_asdict",
+    "_exit",
     "EndingSession._autobegin_t",
 }
 

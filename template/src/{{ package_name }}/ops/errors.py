@@ -15,8 +15,16 @@ from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-# Python reads these, but JSON cannot express them: lone surrogates, NaN and infinity.
-_UNENCODABLE = re.compile(rb"\\u[dD][89a-fA-F]|(?i:\bnan\b|\binf(inity)?\b)")
+# What a client can send and Python can read, but Python's limits or the JSON of an answer refuse.
+_IMPOSSIBLE = {
+    r"\\u[dD][89a-fA-F]|[\udc80-\udcff]": "text that is not Unicode",
+    r"(?i:\bnan\b|\binf(inity)?\b)": "a number that is NaN or infinite",
+    r"[\d_]{309}|\d[eE]\+?\d{3}": "a number that is too large",
+    r"(?:[\[{][^\[\]{}]*){100}": "values that are nested too deep",
+}
+ERRORS = 100  # are told of one request
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_read_json = Request.json
 
 
 class ErrorResponse(JSONResponse):
@@ -58,16 +66,44 @@ async def http_error(_request: Request, error: HTTPException) -> Response:
 
 async def invalid_request(_request: Request, error: RequestValidationError) -> Response:
     """Answer a request that does not fit its route's types: say where and why, but never repeat the value."""
-    return error_response(422, [{name: wrong[name] for name in ("type", "loc", "msg")} for wrong in error.errors()])
+    first = error.errors()[:ERRORS]
+    return error_response(422, [{name: wrong[name] for name in ("type", "loc", "msg")} for wrong in first])
 
 
-async def unencodable(request: Request, error: ValueError) -> Response:
-    """Answer 400 if the response would repeat text or floats that JSON cannot express; raise any other ValueError."""
-    failed = isinstance(error, UnicodeEncodeError | PydanticSerializationError) or "JSON compliant" in str(error)
-    # The body if the route has read it. `await request.body()` could wait until the client goes.
-    body = getattr(request, "_body", b"")
-    if failed and _UNENCODABLE.search(request.scope["query_string"] + b" " + body):
-        return error_response(400, "The request has text that is not Unicode, or a number that is NaN or infinite.")
+def limit_json(values: int) -> None:
+    """Refuse bodies with more values in their JSON: they are parsed and validated in one turn of the event loop."""
+
+    async def json(self: Request) -> Any:
+        if has_more_values(await self.body(), values):
+            raise HTTPException(413, f"The body has more than {values} values.")
+        return await _read_json(self)
+
+    Request.json = json  # type: ignore[assignment, method-assign]
+
+
+def has_more_values(body: bytes, values: int) -> bool:
+    """Say whether JSON has as many commas as that outside of its strings."""
+    if body.count(b",") < values:
+        return False
+    commas = end = 0
+    for number, string in enumerate(_STRING.finditer(body)):
+        commas += body.count(b",", end, string.start())
+        end = string.end()
+        if commas >= values or number > 2 * values:
+            return True
+    return commas + body.count(b",", end) >= values
+
+
+async def impossible(request: Request, error: ValueError | RecursionError) -> Response:
+    """Answer 400 if a limit of Python or of JSON has met what the client has sent; raise any other such error."""
+    limits = isinstance(error, RecursionError | UnicodeEncodeError | PydanticSerializationError)
+    if limits or "JSON compliant" in str(error) or "integer string conversion" in str(error):
+        # The body if the route has read it. `await request.body()` could wait until the client goes.
+        parts = request.scope["path"].encode(), request.scope["query_string"], getattr(request, "_body", b"")
+        sent = b" ".join(parts).decode(errors="surrogateescape")
+        for pattern, what in _IMPOSSIBLE.items():
+            if re.search(pattern, sent):
+                return error_response(400, f"The request has {what}.")
     raise error
 
 

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import structlog
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
@@ -44,16 +45,17 @@ def startup_failure() -> str:
     return "" if has_started() else _shared[1:].rstrip(b"\0").decode(errors="replace")
 
 
-def with_drain(lifespan: Lifespan | None, drain_seconds: int) -> Lifespan:
+def with_drain(lifespan: Lifespan | None, drain_seconds: int, threads: int) -> Lifespan:
     """Return a lifespan that runs `lifespan` and, on SIGTERM, goes on serving for `drain_seconds` before the stop.
 
     Meanwhile `app.state.draining` is true and `app.state.stopping` set, so that a stream can end itself; the health
-    endpoint answers 503 and each response closes its connection.
+    endpoint answers 503 and each response closes its connection. `threads` run what is not `async`.
     """
     log = structlog.get_logger()
 
     @asynccontextmanager
     async def wrapped(app: FastAPI) -> AsyncIterator[Any]:
+        current_default_thread_limiter().total_tokens = threads
         served = _drain_on_sigterm(app, drain_seconds)
         serving = False
         try:
@@ -73,7 +75,7 @@ def with_drain(lifespan: Lifespan | None, drain_seconds: int) -> Lifespan:
                 serving = True
                 yield state
                 serving = False
-        except Exception as error:  # such as that of a task group whose task has failed
+        except BaseException as error:  # such as that of a task group whose task has failed, or has called sys.exit()
             if not (serving and served) or app.state.draining:
                 raise
             replace_worker("the lifespan has ended", error)

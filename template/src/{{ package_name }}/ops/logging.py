@@ -14,83 +14,84 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from .lines import LIMIT, as_json, show, write_line
 
+# What a record of the standard library, and a call of its loggers, have by themselves; the rest is the caller's `extra`.
+_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+_ARGUMENTS = {"level", "msg", "exc_info", "stack_info", "stacklevel"}
+_LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")}
+_LEVELS |= {"exception": "error", "warn": "warning", "msg": "info", "fatal": "critical"}
+_NUMBERS = {name: logging.getLevelNamesMapping()[level.upper()] for name, level in _LEVELS.items()}
 
-def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Add the ids of the current span, if there is one, so that a log line leads to its trace."""
+_identity: dict[str, str] = {}
+_chain: list[Processor] = []  # the last one returns a line
+
+
+def _with_ours(event: EventDict, ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event with fields of ours; a value that would hide one gets another name."""
+    line = {**ours, **event}
+    if not ours.keys().isdisjoint(event):
+        line |= {**ours, **{f"{name}_": event[name] for name in ours.keys() & event.keys()}}
+    return line
+
+
+def write(level: str, event: EventDict) -> None:
+    """Write an event as a line, with what all lines have. This never fails."""
+    context = structlog.contextvars.get_contextvars()
+    ours = {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds"), "level": level, **_identity}
+    if "request_id" in context:
+        ours["request_id"] = context.pop("request_id")
+    line: Any = _with_ours({**context, **event}, ours)
+    try:
+        for processor in _chain:
+            line = processor(None, level, line)
+    except structlog.DropEvent:
+        return
+    except Exception as error:
+        line = as_json({**context, **ours, "event": show(event.get("event")), "logging_error": show(error)})
+    write_line(line)
+
+
+def _add_trace(_logger: WrappedLogger, _level: str, event: EventDict) -> EventDict:
+    """Add the ids of the current span, if there is one, so that a line leads to its trace."""
     span = trace.get_current_span().get_span_context()
-    if span.is_valid:
-        event["trace_id"] = trace.format_trace_id(span.trace_id)
-        event["span_id"] = trace.format_span_id(span.span_id)
-    return event
-
-
-def drop_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Drop the copy of the message that Uvicorn adds for terminals."""
-    event.pop("color_message", None)
-    return event
+    if not span.is_valid:
+        return event
+    ids = {"trace_id": trace.format_trace_id(span.trace_id), "span_id": trace.format_span_id(span.span_id)}
+    return _with_ours(event, ids)
 
 
 class Stdout(logging.Handler):
-    """The handler of all log records; a record that cannot be formatted is shown as it is."""
+    """The handler of all records of the standard library; one that cannot be formatted is shown as it is."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
+        extra = {name: value for name, value in vars(record).items() if name not in _RECORD}
+        extra.pop("color_message", None)  # Uvicorn's copy of the message for terminals
+        ours = {"logger": record.name, "exc_info": record.exc_info}
         try:
-            line = self.format(record)
-        except structlog.DropEvent:
-            return
+            ours["event"] = record.getMessage()
         except Exception as error:
-            line = _unformatted(record.levelname.lower(), record.msg, error)
-        write_line(line)
+            ours |= {"event": show(record.msg), "logging_error": show(error)}
+        if record.stack_info:
+            ours["stack"] = record.stack_info
+        write(record.levelname.lower(), _with_ours(extra, ours))
 
 
 _stdout = Stdout()
-_identity: dict[str, str] = {}
 
 
-def _origin(level: str) -> dict[str, str]:
-    """Return what each line begins with."""
-    return {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds"), "level": level, **_identity}
-
-
-def _unformatted(level: str, event: object, error: Exception) -> str:
-    """Return the line of an event that a processor or its own arguments have failed on."""
-    known = {**structlog.contextvars.get_contextvars(), **_origin(level)}
-    return as_json({**known, "event": show(event), "logging_error": show(error)})
-
-
-def _wrapper(level: str) -> type[Any]:
-    """Return structlog's logger of a level, which writes lines itself; no call of it fails."""
-
-    structlogs = structlog.make_filtering_bound_logger(level)
-
-    class Logger(structlogs):  # type: ignore[misc, valid-type]
-        def _proxy_to_logger(self, method: str, event: str | None = None, /, **values: Any) -> None:
-            try:
-                (line,), _ = self._process_event(method, event, values)
-            except structlog.DropEvent:
-                return
-            except Exception as error:
-                line = _unformatted(method, event, error)
-            write_line(line)
-
-    for name in ("debug", "info", "msg", "warning", "warn", "error", "exception", "critical", "fatal", "log"):
-        method = _safe(name, vars(structlogs)[name])
-        setattr(Logger, name, method)
-        setattr(Logger, f"a{name}", _awaitable(method))
-    return Logger
-
-
-def _safe(name: str, method: Callable[..., None]) -> Callable[..., None]:
-    """Return a method of a logger that takes any arguments."""
+def _safe(name: str, method: Callable[..., Any], prepare: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
+    """Return a method of a logger that takes any arguments and never fails."""
 
     def log(self: Any, /, *arguments: Any, **values: Any) -> None:
-        if "event" in values:  # the name of structlog's own argument
-            values["event_"] = values.pop("event")
+        # First: some libraries log each byte that they parse.
+        if name in _NUMBERS and not getattr(self, "_logger", self).isEnabledFor(_NUMBERS[name]):
+            return
         try:
+            prepare(values)
             method(self, *(arguments or [None]), **values)
         except Exception as error:
-            write_line(_unformatted(name, arguments, error))
+            event = arguments[0] if len(arguments) == 1 else arguments
+            write(_LEVELS.get(name, "info"), {"event": show(event), "logging_error": show(error)})
 
     return log
 
@@ -102,6 +103,44 @@ def _awaitable(method: Callable[..., None]) -> Callable[..., Any]:
         method(*arguments, **values)
 
     return log
+
+
+def _for_structlog(values: dict[str, Any]) -> None:
+    """Rename a value that structlog would take for an argument of its own."""
+    if "event" in values:
+        values["event_"] = values.pop("event")
+
+
+def _for_standard_library(values: dict[str, Any]) -> None:
+    """Take values by name as structlog does, and rename those that the standard library would refuse."""
+    values["stacklevel"] = values.get("stacklevel", 1) + 1  # `log` is not the caller
+    extra = {**(values.pop("extra", None) or {}), **{name: values.pop(name) for name in values.keys() - _ARGUMENTS}}
+    values["extra"] = {f"{name}_" if name in _RECORD else name: value for name, value in extra.items()}
+
+
+for _name in {*_LEVELS, "log"} & {*vars(logging.Logger)}:
+    setattr(logging.Logger, _name, _safe(_name, vars(logging.Logger)[_name], _for_standard_library))
+
+
+def _structlogs() -> type[Any]:
+    """Return structlog's class of loggers, which writes lines itself; standard logging knows the level of each."""
+    structlogs = structlog.make_filtering_bound_logger(logging.NOTSET)
+
+    class Logger(structlogs):  # type: ignore[misc, valid-type]
+        def _proxy_to_logger(self, method: str, event: str | None = None, /, **values: Any) -> None:
+            if self._logger.isEnabledFor(_NUMBERS[method]):
+                write(method, {**self._context, **values, "event": event})
+
+    for name in (*_LEVELS, "log"):
+        method = _safe(name, vars(structlogs)[name], _for_structlog)
+        setattr(Logger, name, method)
+        setattr(Logger, f"a{name}", _awaitable(method))
+    return Logger
+
+
+def _named(*arguments: Any) -> logging.Logger:
+    """Return the logger that knows the level for `structlog.get_logger(name)`."""
+    return logging.getLogger(next((each for each in arguments if isinstance(each, str)), None))
 
 
 def configure(
@@ -116,36 +155,18 @@ def configure(
     _identity.clear()
     _identity.update(identity)
 
-    def add_origin(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        origin = _origin(method)
-        for name in origin.keys() & event.keys():  # a value of a call, which must not hide ours
-            event[f"{name}_"] = event.pop(name)
-        return {**origin, **event}
-
-    def json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    def json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
         return as_json(event, limit)
 
-    shared: list[Processor] = [structlog.contextvars.merge_contextvars, add_origin, add_trace]
-    render: list[Processor]
-    if sys.stdout.isatty():
-        render = [*processors, structlog.dev.ConsoleRenderer()]
-    else:
-        render = [structlog.processors.format_exc_info, *processors, json_line]
+    def encode(_logger: WrappedLogger, _method: str, text: Any) -> bytes:
+        return str(text).encode(errors="replace")
 
-    structlog.configure(
-        processors=[*shared, *render], wrapper_class=_wrapper(level), logger_factory=structlog.ReturnLoggerFactory()
-    )
-    _stdout.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.ExtraAdder(),
-                *shared,
-                structlog.stdlib.add_logger_name,
-                drop_color_message,
-            ],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
-        )
-    )
+    if sys.stdout.isatty():
+        _chain[:] = [_add_trace, *processors, structlog.dev.ConsoleRenderer(), encode]
+    else:
+        _chain[:] = [_add_trace, structlog.processors.format_exc_info, *processors, json_line]
+    # The same list, because structlog.testing.capture_logs() changes it.
+    structlog.configure(_chain, wrapper_class=_structlogs(), logger_factory=_named)
     root = logging.getLogger()
     root.setLevel(level)
     if _stdout not in root.handlers:
