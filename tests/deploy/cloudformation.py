@@ -1,6 +1,7 @@
 """A stand-in for CloudFormation's API. It makes no resources, and refuses what CloudFormation refuses."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -40,6 +41,8 @@ def holds(condition: Any, parameters: dict[str, str]) -> bool:
     ((function, value),) = condition.items()
     if function == "Fn::Not":
         return not holds(value[0], parameters)
+    if function in ("Fn::And", "Fn::Or"):
+        return (all if function == "Fn::And" else any)(holds(each, parameters) for each in value)
     assert function == "Fn::Equals"
     first, second = (parameters[each["Ref"]] if isinstance(each, dict) else each for each in value)
     return bool(first == second)
@@ -55,6 +58,7 @@ class Stack:
     planned: dict[str, str] = field(default_factory=dict)
     events: list[tuple[str, str, str, str]] = field(default_factory=list)
     role: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,6 +73,7 @@ class CloudFormation:
     fails: str = ""
     breaks: bool = False
     taken: bool = False
+    deployed: Callable[[dict[str, str]], None] = lambda parameters: None  # is told of what a stack was made of
 
     def stack(self, name: str) -> Stack:
         name = name.split("/")[1] if name.startswith("arn:") else name
@@ -126,6 +131,8 @@ class CloudFormation:
         planned = self.check(template, query, old)
         stack = self.stacks.setdefault(name, Stack(status))
         stack.planned, stack.role = planned, query.get("RoleARN", stack.role)
+        keys = [name for name in query if re.fullmatch(r"Tags\.member\.\d+\.Key", name)]
+        stack.tags = {query[name]: query[f"{name.removesuffix('Key')}Value"] for name in keys}
         return f"<Id>arn:aws:cloudformation:us-east-1:1:changeSet/x/1</Id><StackId>{name}</StackId>"
 
     def check(self, template: dict[str, Any], query: Query, old: dict[str, str]) -> dict[str, str]:
@@ -175,6 +182,7 @@ class CloudFormation:
             stack.status = "ROLLBACK_COMPLETE" if action == "CREATE" else "UPDATE_ROLLBACK_COMPLETE"
             return ""
         stack.status, stack.parameters = f"{action}_COMPLETE", stack.planned
+        self.deployed(stack.parameters)
         stack.events.append(("2001-01-01T00:00:00Z", "Old", "CREATE_FAILED", "of long ago"))
         stack.outputs = {"Url": "http://lb.example.com"}
         return ""

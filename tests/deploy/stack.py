@@ -55,7 +55,15 @@ class Resource:
                 return {("name", kind, values["ScalingTargetId"], values["PolicyName"])}
             case "RecordSet":
                 return {("name", kind, values["HostedZoneId"], values["Name"], values["Type"])}
-            case "TaskDefinition" | "SecurityGroup" | "LoadBalancer" | "TargetGroup" | "Role":
+            case (
+                "TaskDefinition"
+                | "SecurityGroup"
+                | "LoadBalancer"
+                | "TargetGroup"
+                | "Role"
+                | "Schedule"
+                | "ScheduleGroup"
+            ):
                 names = {"GroupName", "Name", "RoleName"}  # a family has many revisions
             case _:
                 names = {"AlarmName", "LogGroupName", "ManagedPolicyName", "RepositoryName"}
@@ -83,7 +91,7 @@ def make(template: Path, parameters: Parameters) -> Stack:
         if isinstance(value, list):
             return [each for each in map(evaluate, value) if each is not NOTHING]
         if not isinstance(value, dict):
-            return str(value)  # to CloudFormation, 80 is "80"
+            return str(value)  # to CloudFormation, 80 is "80": in the change sets of its own guide, numbers are strings
         if len(value) == 1:
             ((function, content),) = value.items()
             if function in ("Ref", "Condition") or function.startswith("Fn::"):
@@ -193,7 +201,7 @@ def problems(old: Stack, new: Stack) -> list[str]:
                 found.append(f"{name} and the old {other} need {groups.pop()} for two load balancers")
         if name in old and name not in fresh and old[name].forwards() and resource.forwards() & made:
             found.append(f"{name} forwards to {(resource.forwards() & made).pop()}, which has no task yet")
-        if resource.type == "AWS::ECS::Service" and name in old:
+        if "LoadBalancers" in resource.properties and name in old:
             found += shut_out(old[name], after)
     return sorted(found)
 

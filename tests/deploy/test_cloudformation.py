@@ -1,6 +1,9 @@
 """The CloudFormation templates by what checks them without AWS: cfn-lint, botocore's models of the API, moto."""
 
+import os
 import re
+import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,10 @@ import pytest
 import yaml
 from botocore.validate import ParamValidator
 
-from tests.deploy.cloudformation import Loader
+from tests.deploy.cloudformation import CloudFormation, Loader, RefusedError
 from tests.deploy.stack import make
-from tests.support.commands import run
+from tests.support.commands import GITHUB_SHELL, run
+from tests.support.documents import blocks
 from tests.support.template import ROOT, Render
 
 PAIRS = [
@@ -23,6 +27,20 @@ PARTITIONS = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-
 ACCOUNT = "111122223333"
 GITHUB = dict.fromkeys(("GitHubOwner", "GitHubOwnerId", "GitHubRepository", "GitHubRepositoryId"), "x")
 NAMES = GITHUB | dict.fromkeys(("ImageUri", "Environment", "VpcId", "SubnetIds", "ClusterName"), "x")
+GOOD = {
+    "ImageUri": f"registry/my-service@sha256:{'0' * 64}",
+    "Environment": "stage",
+    "VpcId": "vpc-1",
+    "SubnetIds": "subnet-1,subnet-2",
+    "ClusterName": "main",
+}
+CERTIFICATE = f"arn:aws:acm:us-east-1:{ACCOUNT}:certificate/1"
+SHARED = {
+    "ListenerArn": f"arn:aws:elasticloadbalancing:us-east-1:{ACCOUNT}:listener/app/shared/0123456789abcdef/01234567",
+    "HostName": "my-service.example.com",
+    "LoadBalancerFullName": "app/shared/0123456789abcdef",
+    "LoadBalancerSecurityGroupId": "sg-0123456789abcdef0",
+}
 VALUES = {
     "Environment": "prod",
     "ImageUri": f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/my-service@sha256:{'0' * 64}",
@@ -63,6 +81,13 @@ def as_api(value: Any) -> Any:
     return [as_api(item) for item in value] if isinstance(value, list) else value
 
 
+def check(repository: Path, given: dict[str, str]) -> dict[str, str]:
+    """Return the parameters of service.yml with their defaults; what CloudFormation would refuse raises."""
+    query = {f"Parameters.member.{n}.ParameterKey": name for n, name in enumerate(given)}
+    query |= {f"Parameters.member.{n}.ParameterValue": value for n, value in enumerate(given.values())}
+    return CloudFormation().check(yaml.load((repository / "deploy/service.yml").read_text(), Loader), query, {})
+
+
 def properties(repository: Path, resource: str) -> dict[str, Any]:
     found: dict[str, Any] = load(repository, "service")["Resources"][resource]["Properties"]
     return found
@@ -81,12 +106,14 @@ def test_the_cloudformation_templates_pass_cfn_lint(render: Render, partition: s
     kafka = architecture == "arm64"
     name = "an-extraordinarily-long-name-for-service" if kafka else "my-service"
     more = {"kafka": True, "telemetry": True, "strategy": "canary", "ci": "none"} if kafka else {}
+    more |= {"worker": True, "database": "postgres"} if partition == "aws-cn" else {}
     path = render(deploy="cloudformation", architecture=architecture, aws_region=region, service_name=name, **more)
     files = [path / f"deploy/{file}.yml" for file in ("registry", "environment", "service")]
     run("cfn-lint", "--include-checks", "I", "--regions", region, "--", *files)
 
 
-def test_every_finding_of_checkov_has_its_reason_in_place(repository: Path) -> None:
+def test_every_finding_of_checkov_has_its_reason_in_place(render: Render) -> None:
+    repository = render(deploy="cloudformation", worker=True)
     checkov = ("uv", "tool", "run", "--from", "checkov==3.3.30", "checkov", "--framework", "cloudformation")
     done = run(*checkov, "--directory", repository / "deploy", "--compact", "--skip-download", LOG_LEVEL="CRITICAL")
     assert re.search(r"Passed checks: [1-9]\d*, Failed checks: 0, Skipped checks: 14", done.stdout)
@@ -202,7 +229,8 @@ def test_the_alarm_counts_what_the_load_balancer_could_not_deliver(
     repository: Path, requests: int, errors: int, refused: int, percent: int
 ) -> None:
     """A request without a target is no request to the load balancer's own count."""
-    metrics = {each["Id"]: each for each in properties(repository, "ErrorsAlarm")["Metrics"]}
+    alarm = make(repository / "deploy/service.yml", NAMES)["ErrorsAlarm"].properties
+    metrics = {each["Id"]: each for each in alarm["Metrics"]}
     names = {each: metrics[each]["MetricStat"]["Metric"]["MetricName"] for each in ("requests", "errors", "refused")}
     assert names == {
         "requests": "RequestCount",
@@ -216,12 +244,153 @@ def test_the_alarm_counts_what_the_load_balancer_could_not_deliver(
     assert eval(expression, math | counted | {"total": total}) == percent
 
 
+@pytest.mark.parametrize(
+    ("all_errors", "first", "second", "worst"),
+    [
+        ((1000, 0), (900, 0), (100, 0), 0),
+        ((1000, 40), (900, 0), (100, 40), 40),  # 4 % of all, and 40 % of the canary's
+        ((1000, 40), (100, 40), (900, 0), 40),  # the next canary, in the other target group
+        ((100, 10), (90, 0), (10, 10), 10),  # too few requests to judge it alone
+    ],
+)
+def test_the_errors_of_a_canary_count_by_its_own_requests(
+    render: Render, all_errors: tuple[int, int], first: tuple[int, int], second: tuple[int, int], worst: int
+) -> None:
+    made = make(render(deploy="cloudformation", strategy="canary") / "deploy/service.yml", NAMES)
+    metrics = {each["Id"]: each for each in made["ErrorsAlarm"].properties["Metrics"]}
+    assert [name for name, each in metrics.items() if each.get("ReturnData") != "False"] == ["worst"]
+    counted = {"requests": all_errors[0], "errors": all_errors[1], "refused": 0}
+    for name, (requests, errors) in (("first", first), ("second", second)):
+        counted |= {f"{name}_requests": requests, f"{name}_errors": errors}
+        group = {"first": "<TargetGroup.TargetGroupFullName>", "second": "<AlternateTargetGroup.TargetGroupFullName>"}[
+            name
+        ]
+        for kind, metric in (("requests", "RequestCount"), ("errors", "HTTPCode_Target_5XX_Count")):
+            asked = metrics[f"{name}_{kind}"]["MetricStat"]["Metric"]
+            assert (asked["MetricName"], asked["Dimensions"][1]["Value"]) == (metric, group)
+    math: dict[str, Any] = {"FILL": lambda value, _: value, "IF": lambda test, yes, no: yes if test else no, "MAX": max}
+    for name in ("total", "percent", "first", "second", "worst"):
+        counted[name] = eval(metrics[name]["Expression"], math, counted)
+    assert counted["worst"] == worst
+
+
 def test_who_can_reach_the_load_balancer_is_a_range_or_a_list_of_them(repository: Path) -> None:
     for value, key in (("172.31.0.0/16", "CidrIp"), ("pl-0123456789abcdef0", "SourcePrefixListId")):
         made = make(repository / "deploy/service.yml", {"LoadBalancerIngress": value, "CertificateArn": "arn", **NAMES})
         rules = made["LoadBalancerSecurityGroup"].properties["SecurityGroupIngress"]
         assert [(rule["FromPort"], rule[key]) for rule in rules] == [("80", value), ("443", value)]
         assert all(len(rule.keys() & {"CidrIp", "SourcePrefixListId"}) == 1 for rule in rules)
+
+
+def test_tasks_can_live_in_public_subnets(repository: Path, render: Render) -> None:
+    """The subnets of a default VPC have no NAT, so a task needs an address of its own, also one of the worker."""
+    worker = (render(deploy="cloudformation", worker=True) / "deploy/service.yml").read_text()
+    assert set(re.findall(r"AssignPublicIp: (.*)", worker)) == {"!Ref AssignPublicIp"}
+    for given, address in (({}, "DISABLED"), ({"AssignPublicIp": "ENABLED"}, "ENABLED")):
+        made = make(repository / "deploy/service.yml", NAMES | given)
+        network = made["Service"].properties["NetworkConfiguration"]["AwsvpcConfiguration"]
+        assert network["AssignPublicIp"] == address
+        (rule,) = made["ServiceSecurityGroup"].properties["SecurityGroupIngress"]
+        assert rule["SourceSecurityGroupId"] == "<LoadBalancerSecurityGroup.GroupId>"
+
+
+def test_the_page_makes_the_parameters_of_a_default_vpc(repository: Path, moto: str, tmp_path: Path) -> None:
+    (commands,) = (block for block in blocks((ROOT / "docs/deploying.md").read_text()) if "is-default" in block)
+    (tmp_path / "deploy").mkdir()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    aws = {"AWS_ENDPOINT_URL": moto, "AWS_DEFAULT_REGION": "us-east-1", "PATH": path}
+    run("env", *(f"{name}={value}" for name, value in aws.items()), *GITHUB_SHELL, commands, cwd=tmp_path)
+    lines = (tmp_path / "deploy/stage.parameters").read_text().splitlines()
+    given = dict(line.split("=", 1) for line in lines)
+    assert len(set(given["SubnetIds"].split(","))) == 2
+    made = make(repository / "deploy/service.yml", check(repository, GOOD | given))
+    assert made["Service"].properties["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "ENABLED"
+    assert made["LoadBalancer"].properties["Scheme"] == "internet-facing"
+
+
+def test_the_page_adds_up_what_the_default_answers_cost(repository: Path) -> None:
+    text = (ROOT / "docs/deploying.md").read_text()
+    table = text.partition("| Part | Arithmetic |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    *parts, (_, _, total) = rows
+    for _, arithmetic, dollars in parts:
+        formula = re.sub("[a-z]", "", arithmetic).replace("\N{MULTIPLICATION SIGN}", "*")  # "hours" and the like go
+        assert abs(eval(formula) - float(dollars)) < 0.01
+    assert float(total) == round(sum(float(dollars) for *_, dollars in parts), 2)
+    made = make(repository / "deploy/service.yml", NAMES)
+    task, scaling = made["TaskDefinition"].properties, made["Scaling"].properties
+    assert (scaling["MinCapacity"], task["Cpu"], task["Memory"]) == ("2", "1024", "2048")
+    assert parts[0][0] == "two tasks of 1 vCPU and 2 GB"
+
+
+def test_the_shared_load_balancer_of_the_page_gives_what_a_service_needs(repository: Path, tmp_path: Path) -> None:
+    (text,) = (block for block in blocks((ROOT / "docs/platform.md").read_text(), "yaml") if "LoadBalancer:" in block)
+    template = tmp_path / "shared.yml"
+    template.write_text(text)
+    run("cfn-lint", "--include-checks", "I", "--", template)
+    shared = yaml.load(text, Loader)
+    assert shared["Outputs"].keys() - {"Target"} == SHARED.keys() - {"HostName"}
+    own = make(repository / "deploy/service.yml", NAMES | {"CertificateArn": CERTIFICATE})
+    common = make(template, {"Scheme": "internal"} | dict.fromkeys(shared["Parameters"], "x"))
+    attributes = "LoadBalancerAttributes"
+    assert own["LoadBalancer"].properties[attributes] == common["LoadBalancer"].properties[attributes]
+
+
+def test_a_shared_load_balancer_gets_one_rule(repository: Path) -> None:
+    template = repository / "deploy/service.yml"
+    own, shared = make(template, NAMES), make(template, NAMES | SHARED)
+    assert own.keys() - shared.keys() == {"LoadBalancer", "LoadBalancerSecurityGroup", "Listener"}
+    assert shared.keys() - own.keys() == {"SharedRule"}
+    rule = shared["SharedRule"].properties
+    assert (rule["ListenerArn"], rule["Priority"]) == (SHARED["ListenerArn"], "1")
+    assert rule["Conditions"] == [{"Field": "host-header", "HostHeaderConfig": {"Values": ["my-service.example.com"]}}]
+    assert shared["SharedRule"].forwards() == {"<TargetGroup>"}
+    (ingress,) = shared["ServiceSecurityGroup"].properties["SecurityGroupIngress"]
+    assert ingress["SourceSecurityGroupId"] == SHARED["LoadBalancerSecurityGroupId"]
+    # The alarm counts this service's requests, and not those of the others.
+    dimensions = [
+        {"Name": "LoadBalancer", "Value": SHARED["LoadBalancerFullName"]},
+        {"Name": "TargetGroup", "Value": "<TargetGroup.TargetGroupFullName>"},
+    ]
+    for metric in shared["ErrorsAlarm"].properties["Metrics"]:
+        if "MetricStat" in metric:
+            assert metric["MetricStat"]["Metric"]["Dimensions"] == dimensions
+            assert "ELB" not in metric["MetricStat"]["Metric"]["MetricName"]
+    assert shared["UnhealthyTasksAlarm"].properties["Dimensions"] == dimensions
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"HostName": ""}, "ListenerArn needs HostName"),
+        ({"LoadBalancerFullName": ""}, "ListenerArn needs LoadBalancerFullName"),
+        ({"LoadBalancerSecurityGroupId": ""}, "ListenerArn needs .*LoadBalancerSecurityGroupId"),
+        ({"HostedZoneId": "Z1"}, "are those of the shared load balancer"),
+        ({"CertificateArn": CERTIFICATE}, "are those of the shared load balancer"),
+        ({"ListenerArn": "", "HostName": "", "CertificateArn": CERTIFICATE}, "CertificateArn needs HostName"),
+        ({"ListenerArn": "", "HostName": "", "HostedZoneId": "Z1"}, "HostedZoneId needs HostName"),
+    ],
+)
+def test_what_a_parameter_needs_is_said(repository: Path, change: dict[str, str], said: str) -> None:
+    given = GOOD | SHARED | change
+    if said:
+        with pytest.raises(RefusedError, match=said):
+            check(repository, given)
+    else:
+        assert check(repository, given).items() >= given.items()
+
+
+def test_the_collector_can_come_from_a_cache(render: Render) -> None:
+    """Tasks that do not reach the internet pull no image from public.ecr.aws."""
+    cache = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/ecr-public/aws-observability/aws-otel-collector:v1"
+    template = render(deploy="cloudformation", telemetry=True) / "deploy/service.yml"
+    made = make(template, NAMES | {"CollectorImage": cache})
+    assert made["TaskDefinition"].properties["ContainerDefinitions"][1]["Image"] == cache
+    statements = made["ExecutionRole"].properties["Policies"][0]["PolicyDocument"]["Statement"]
+    (pull,) = (each for each in statements if each["Sid"] == "PullTheCollector")
+    assert fnmatch(cache.partition("/")[2].partition(":")[0], pull["Resource"].rpartition(":repository/")[2])
+    assert "ecr:BatchImportUpstreamImage" in pull["Action"]
 
 
 def test_a_second_region_uses_the_boundary_of_the_first(repository: Path) -> None:

@@ -1,9 +1,6 @@
 """The parameters of `make deploy`: the template's defaults and the environment's file, and what is said of them."""
 
-import os
 import re
-import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,14 +9,16 @@ from pathlib import Path
 import botocore.session
 import pytest
 
+from tests.deploy.account import NEW, Account, image_of
 from tests.deploy.cloudformation import CloudFormation, Stack, serve
+from tests.deploy.operating import Operated, operate
 from tests.support.commands import edit
 from tests.support.template import Render
 
 NAME = "my-service-qa-2"
 ROLE = "arn:aws:iam::111122223333:role/cloudformation"
 PARAMETERS = "# Made by the network's owners\nVpcId=vpc-1\nSubnetIds=subnet-1,subnet-2\n\nClusterName=main"
-IMAGE = f"example.com/my-service@sha256:{'0' * 64}"
+IMAGE = image_of(NEW)
 # What moto can make, changed by every parameter that the test looks at.
 TOPIC = """Resources:
   Topic:
@@ -34,14 +33,20 @@ Outputs: {{CloudFormationRoleArn: {{Value: "{ROLE}"}}}}
 
 
 @pytest.fixture
-def repository(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A service whose image needs no build."""
-    path = shutil.copytree(render(deploy="cloudformation"), tmp_path / "my-service")
-    (path / "ops/deployment/push").write_text(f"#!/bin/sh\necho {IMAGE}\n")
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+def operated(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operated:
+    """A service whose tasks run IMAGE already; the real `aws` asks CloudFormation."""
+    account = Account(real=True)
+    account.service["serviceName"] = NAME
+    account.release(IMAGE)
     for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(credential, "testing")
-    return path
+    rendered = render(deploy="cloudformation", aws_account_id="111122223333")
+    return operate(rendered, tmp_path, account, str(Path(sys.executable).parent / "aws"))
+
+
+@pytest.fixture
+def repository(operated: Operated) -> Path:
+    return operated.path
 
 
 @pytest.fixture
@@ -55,11 +60,10 @@ def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudFormation]:
     server.shutdown()
 
 
-def deploy(repository: Path, *lines: str) -> tuple[int, str]:
+def deploy(operated: Operated, *lines: str) -> tuple[int, str]:
     """Deploy with these lines in the environment's file; return the exit code and what was said."""
-    (repository / "deploy/qa-2.parameters").write_text("\n".join((PARAMETERS, *lines)))
-    command = ["ops/deployment/deploy", "qa-2", "0" * 40]
-    done = subprocess.run(command, cwd=repository, env=os.environ, text=True, capture_output=True)
+    (operated.path / "deploy/qa-2.parameters").write_text("\n".join((PARAMETERS, *lines)))
+    done = operated.run("deploy", "qa-2", NEW)
     return done.returncode, done.stderr
 
 
@@ -68,7 +72,7 @@ def changes(said: str) -> list[str]:
 
 
 def test_a_line_that_goes_brings_the_default_back_and_a_changed_default_arrives(
-    repository: Path, moto: str, monkeypatch: pytest.MonkeyPatch
+    operated: Operated, repository: Path, moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aws alone would keep the old values of both."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
@@ -78,10 +82,10 @@ def test_a_line_that_goes_brings_the_default_back_and_a_changed_default_arrives(
     text = template.read_text()
     template.write_text(text[: text.index("Rules:")] + TOPIC)
 
-    code, said = deploy(repository, "LoadBalancerIngress=0.0.0.0/0")
+    code, said = deploy(operated, "LoadBalancerIngress=0.0.0.0/0")
     assert (code, changes(said)) == (0, []), said
     edit(template, "Default: 2\n", "Default: 3\n")
-    code, said = deploy(repository)
+    code, said = deploy(operated)
     assert code == 0, said
     # moto returns a list as Python writes it.
     assert [line for line in changes(said) if "['" not in line] == [
@@ -95,7 +99,7 @@ def test_a_line_that_goes_brings_the_default_back_and_a_changed_default_arrives(
     assert values["ImageUri"] == IMAGE
 
 
-def test_a_stack_keeps_what_it_began_with(repository: Path, cloudformation: CloudFormation) -> None:
+def test_a_stack_keeps_what_it_began_with(operated: Operated, repository: Path, cloudformation: CloudFormation) -> None:
     template = repository / "deploy/service.yml"
     for before, kept in (
         ({}, ("80", "8000,80")),
@@ -105,57 +109,65 @@ def test_a_stack_keeps_what_it_began_with(repository: Path, cloudformation: Clou
         # A stack that is older than these two parameters.
         old = dict(line.split("=") for line in PARAMETERS.splitlines() if "=" in line) | before
         cloudformation.stacks[NAME] = Stack("UPDATE_COMPLETE", parameters=old)
-        assert deploy(repository)[0] == 0
+        assert deploy(operated)[0] == 0
         edit(template, "Default: 8000,80", "Default: 9000,80")
-        assert deploy(repository)[0] == 0
+        assert deploy(operated)[0] == 0
         edit(template, "Default: 9000,80", "Default: 8000,80")
         now = cloudformation.stacks[NAME].parameters
         assert (now["ListenerPort"], now["TargetGroupPorts"]) == kept
+    # All that a deployment makes has the tags of the stack.
+    assert cloudformation.stacks[NAME].tags == {"pack": "my-pack", "environment": "qa-2"}
 
 
-def test_the_network_of_a_stack_that_is_up_cannot_change(repository: Path, cloudformation: CloudFormation) -> None:
-    assert deploy(repository)[0] == 0
+def test_the_network_of_a_stack_that_is_up_cannot_change(
+    operated: Operated, repository: Path, cloudformation: CloudFormation
+) -> None:
+    assert deploy(operated)[0] == 0
     before = cloudformation.stacks[NAME].parameters
-    for name, value in (("ClusterName", "other"), ("VpcId", "vpc-2")):
-        code, said = deploy(repository, f"{name}={value}")
+    listener = "arn:aws:elasticloadbalancing:us-east-1:111122223333:listener/app/shared/1/1"
+    for name, value in (("ClusterName", "other"), ("VpcId", "vpc-2"), ("ListenerArn", listener)):
+        code, said = deploy(operated, f"{name}={value}")
         assert code != 0
         assert f"{name} cannot change" in said
     edit(repository / "deploy/service.yml", "  VpcId:\n", "  Zone: {Type: String}\n  VpcId:\n")
-    code, said = deploy(repository)
+    code, said = deploy(operated)
     assert code != 0
     assert "deploy/qa-2.parameters is wrong: Zone is missing." in said
     assert cloudformation.stacks[NAME].parameters == before
 
 
 @pytest.mark.parametrize("environment", ["registry", "a-environment"])
-def test_no_environment_has_the_name_of_another_stack(repository: Path, environment: str) -> None:
-    command = ["ops/deployment/deploy", environment]
-    done = subprocess.run(command, cwd=repository, text=True, capture_output=True)
+def test_no_environment_has_the_name_of_another_stack(operated: Operated, environment: str) -> None:
+    done = operated.run("deploy", environment)
     assert done.returncode != 0
     assert done.stderr.startswith("ENV cannot be registry or end in -environment: my-service-")
 
 
-def test_it_says_what_is_true_of_a_busy_stack(repository: Path, cloudformation: CloudFormation) -> None:
-    assert deploy(repository)[0] == 0
+def test_it_says_what_is_true_of_a_busy_stack(
+    operated: Operated, repository: Path, cloudformation: CloudFormation
+) -> None:
+    assert deploy(operated)[0] == 0
     made = cloudformation.stacks[NAME]
     made.status = "UPDATE_IN_PROGRESS"
-    code, said = deploy(repository)
+    code, said = deploy(operated)
     assert code != 0
     assert f"The stack {NAME} is busy (UPDATE_IN_PROGRESS)." in said
     # Another deployment begins after the script has looked.
     made.status = "UPDATE_COMPLETE"
     cloudformation.taken = True
-    code, late = deploy(repository)
+    code, late = deploy(operated)
     assert code != 0
     assert "is in UPDATE_IN_PROGRESS state and can not be updated" in late
     assert "This deployment has not ended, or another one is running." in late
     assert "undone" not in said + late
 
 
-def test_what_is_refused_has_changed_nothing(repository: Path, cloudformation: CloudFormation) -> None:
-    assert deploy(repository)[0] == 0
+def test_what_is_refused_has_changed_nothing(
+    operated: Operated, repository: Path, cloudformation: CloudFormation
+) -> None:
+    assert deploy(operated)[0] == 0
     cloudformation.stacks[NAME].status = "UPDATE_ROLLBACK_COMPLETE"  # of the deployment before
-    code, said = deploy(repository, "LoadBalancerIngress=everybody")
+    code, said = deploy(operated, "LoadBalancerIngress=everybody")
     assert code != 0
     assert "LoadBalancerIngress failed to satisfy constraint" in said
     assert "Nothing has been deployed" in said

@@ -1,16 +1,22 @@
 """The rights of CloudFormation's role are those that the resources of service.yml need, no more and no fewer."""
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
 from tests.deploy.cloudformation import Loader
+from tests.deploy.stack import make
 from tests.support.template import ROOT, Render
 
 Facts = dict[str, Any]
+GITHUB = ("GitHubOwner", "GitHubOwnerId", "GitHubRepository", "GitHubRepositoryId")
+REQUIRED = ("ImageUri", "Environment", "VpcId", "SubnetIds", "ClusterName", "DatabaseHost")
+NAMES = dict.fromkeys((*GITHUB, *REQUIRED, "KafkaBrokers"), "x") | {"MskClusterArn": "a:cluster/b"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +31,13 @@ def needed(repository: Path, facts: Facts) -> set[str]:
     template = yaml.load((repository / "deploy/service.yml").read_text(), Loader)
     types = {resource["Type"] for resource in template["Resources"].values()}
     actions: set[str] = {action for name in types for calls in facts["types"][name].values() for action in calls}
-    return actions - set(facts["unused"])
+    return (actions | {action for name in types for action in tagging(name)}) - set(facts["unused"])
+
+
+def tagging(name: str) -> list[str]:
+    """Return the actions that give a resource of a type the tags of its stack."""
+    rules = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", name).schema.get("tagging", {})
+    return list(rules["permissions"]) if rules.get("taggable") else []
 
 
 def granted(environment: str, role: str = "CloudFormationRole") -> set[str]:
@@ -33,16 +45,16 @@ def granted(environment: str, role: str = "CloudFormationRole") -> set[str]:
     template = yaml.load(environment, Loader)
     (policy,) = template["Resources"][role]["Properties"]["Policies"]
     actions = [each["Action"] for each in policy["PolicyDocument"]["Statement"]]
-    found = {action for each in actions for action in ([each] if isinstance(each, str) else each)}
+    found = {action for each in actions for action in listed(each)}
     assert not [action for action in found if "*" in action]
     return found
 
 
-@pytest.mark.parametrize("strategy", ["rolling", "canary"])
+@pytest.mark.parametrize("answers", [{}, {"strategy": "canary"}, {"worker": True}])
 def test_the_role_has_every_right_that_a_resource_needs_and_no_other(
-    render: Render, facts: Facts, strategy: str
+    render: Render, facts: Facts, answers: dict[str, Any]
 ) -> None:
-    repository = render(deploy="cloudformation", strategy=strategy)
+    repository = render(deploy="cloudformation", **answers)
     environment = (repository / "deploy/environment.yml").read_text()
     wanted = needed(repository, facts) | facts["beyond"].keys()
     assert sorted(wanted - granted(environment)) == [], "missing"
@@ -56,11 +68,64 @@ def test_every_exception_to_the_rights_is_needed(render: Render, facts: Facts) -
     assert not facts["beyond"].keys() & named
 
 
-def test_the_role_that_deploys_can_run_a_task(render: Render) -> None:
+def test_the_role_that_deploys_can_see_its_tasks_and_run_one(render: Render) -> None:
     repository = render(deploy="cloudformation")
-    calls = re.findall(r'"(ecs|logs)", "([a-z-]+)"', (repository / "ops/deployment/task.py").read_text())
+    files = (
+        repository / "ops/deployment" / name
+        for name in ("deploy.py", "image.py", "service.py", "task.py", "release.py")
+    )
+    calls = re.findall(r'"(ecs|ecr|logs)", "([a-z-]+)"', "".join(file.read_text() for file in files))
     called = {f"{service}:{operation.title().replace('-', '')}" for service, operation in calls}
-    assert {"ecs:RunTask", "logs:GetLogEvents"} <= called
-    needed = called | {"ecs:TagResource", "iam:PassRole"}  # of the tags and the roles in a definition
+    assert {"ecs:RunTask", "ecs:ListTasks", "logs:FilterLogEvents"} <= called
+    called -= {"ecs:UpdateService", "ecr:GetLoginPassword"}  # a restart is for people; what aws calls otherwise
+    docker = {"ecr:GetAuthorizationToken", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
+    needed = called | docker | {"ecs:TagResource", "iam:PassRole"}  # of the tags and the roles in a definition
     actions = granted((repository / "deploy/environment.yml").read_text(), "DeployRole")
-    assert {action for action in actions if action.startswith(("ecs:", "logs:", "iam:"))} == needed
+    assert {action for action in actions if not action.startswith("cloudformation:")} == needed
+
+
+def test_a_schedule_may_start_its_task_and_nothing_else(render: Render) -> None:
+    """Scheduler starts the task and passes its roles on; it tags nothing, as the schedule does not ask for it."""
+    resources = make(render(deploy="cloudformation", worker=True) / "deploy/service.yml", NAMES)
+    (schedule,) = [each for each in resources.values() if each.type == "AWS::Scheduler::Schedule"]
+    target = schedule.properties["Target"]
+    parameters = target["EcsParameters"]
+    assert not parameters.keys() & {"PropagateTags", "Tags", "EnableECSManagedTags"}
+    task = resources[parameters["TaskDefinitionArn"].strip("<>")].properties
+    role = resources[target["RoleArn"].strip("<>").removesuffix(".Arn")].properties
+    (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert trust["Condition"]["StringEquals"].keys() == {"aws:SourceAccount", "aws:SourceArn"}
+    statements = role["Policies"][0]["PolicyDocument"]["Statement"]
+    run, roles = sorted(statements, key=lambda statement: str(statement["Action"]))
+    assert (run["Action"], roles["Action"]) == ("ecs:RunTask", "iam:PassRole")
+    assert run["Resource"].endswith(f":task-definition/{task['Family']}:*")
+    assert run["Condition"] == {"ArnEquals": {"ecs:cluster": target["Arn"]}}
+    assert set(roles["Resource"]) == {task["ExecutionRoleArn"], task["TaskRoleArn"]}
+    assert roles["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_every_right_of_a_role_is_within_the_boundary(render: Render, worker: bool) -> None:
+    """AWS grants what a role's policies and its boundary both allow."""
+    repository = render(deploy="cloudformation", worker=worker, database="postgres", kafka=True, telemetry=True)
+    boundary = make(repository / "deploy/environment.yml", NAMES)["Boundary"].properties["PolicyDocument"]["Statement"]
+
+    def allowed(action: str) -> bool:
+        return any(
+            action == statement.get("Action")
+            or ("NotAction" in statement and not any(fnmatch(action, pattern) for pattern in statement["NotAction"]))
+            for statement in boundary
+        )
+
+    roles = [each for each in make(repository / "deploy/service.yml", NAMES).values() if each.type == "AWS::IAM::Role"]
+    policies = [policy["PolicyDocument"]["Statement"] for role in roles for policy in role.properties["Policies"]]
+    actions = {action for each in policies for statement in each for action in listed(statement["Action"])}
+    assert ("iam:PassRole" in actions) == worker
+    assert sorted(action for action in actions if not allowed(action)) == []
+    assert not allowed("iam:CreateRole")
+
+
+def listed(value: str | list[str]) -> list[str]:
+    """Return one or several as several."""
+    return [value] if isinstance(value, str) else value

@@ -11,7 +11,7 @@ from tests.support.template import COMPUTED, DEFAULTS, QUESTIONS, ROOT, Render
 from tests.support.template import copy as copied
 from tests.update.versions import versions
 
-EVERYTHING: dict[str, Any] = {"database": "postgres", "kafka": True, "telemetry": True}
+EVERYTHING: dict[str, Any] = {"database": "postgres", "kafka": True, "telemetry": True, "worker": True}
 REQUIRED = {
     "ImageUri": f"registry/my-service@sha256:{'0' * 64}",
     "Environment": "stage",
@@ -25,6 +25,13 @@ REQUIRED = {
 HOST = {"HostName": "my-service.example.com"}
 CERTIFICATE = HOST | {"CertificateArn": "arn:aws:acm:us-east-1:111122223333:certificate/1"}
 PUBLIC = {"Scheme": "internet-facing", "LoadBalancerSubnetIds": "subnet-3,subnet-4", "TargetGroupPorts": "80,8000"}
+TASKS = {"TaskDefinition", "WorkerTaskDefinition"}
+SHARED = HOST | {
+    "ListenerArn": "arn:aws:elasticloadbalancing:us-east-1:111122223333:listener/app/shared/1/1",
+    "ListenerPriority": "10",
+    "LoadBalancerFullName": "app/shared/1",
+    "LoadBalancerSecurityGroupId": "sg-1",
+}
 # Stacks that are up, by what their parameters say.
 STACKS: dict[str, Parameters] = {
     "plain": {},
@@ -32,14 +39,18 @@ STACKS: dict[str, Parameters] = {
     "encrypted from the beginning": CERTIFICATE | {"ListenerPort": "443"},
     "public": PUBLIC,
     "public and encrypted from the beginning": PUBLIC | CERTIFICATE | {"ListenerPort": "443"},
+    "shared": SHARED,
 }
 # `make deploy` refuses a change of these, or keeps them.
-FIXED = {"Environment", "VpcId", "ClusterName", "ListenerPort", "TargetGroupPorts"}
+FIXED = {"Environment", "VpcId", "ClusterName", "ListenerArn", "ListenerPort", "TargetGroupPorts"}
 PARAMETERS: dict[str, Parameters] = {
     "ImageUri": {"ImageUri": f"registry/my-service@sha256:{'1' * 64}"},
     "SubnetIds": {"SubnetIds": "subnet-1,subnet-5"},
+    "AssignPublicIp": {"AssignPublicIp": "ENABLED"},
     "MinTasks": {"MinTasks": "4"},
     "MaxTasks": {"MaxTasks": "40"},
+    "MinWorkers": {"MinWorkers": "2"},
+    "MaxWorkers": {"MaxWorkers": "0"},
     "RequestsPerTask": {"RequestsPerTask": "100"},
     "Scheme": {"Scheme": "internet-facing"},
     "LoadBalancerSubnetIds": {"LoadBalancerSubnetIds": "subnet-6,subnet-7"},
@@ -47,6 +58,9 @@ PARAMETERS: dict[str, Parameters] = {
     "CertificateArn": {"CertificateArn": "", "HostName": ""},
     "HostName": {"HostName": "other.example.com"},
     "HostedZoneId": HOST | {"HostedZoneId": "Z1"},
+    "ListenerPriority": {"ListenerPriority": "20"},
+    "LoadBalancerFullName": {"LoadBalancerFullName": "app/renamed/1"},
+    "LoadBalancerSecurityGroupId": {"LoadBalancerSecurityGroupId": "sg-2"},
     "SecretArn": {"SecretArn": "arn:aws:secretsmanager:us-east-1:111122223333:secret:my-service-1"},
     "AlarmTopicArn": {"AlarmTopicArn": "arn:aws:sns:us-east-1:111122223333:alarms"},
     "DatabaseHost": {"DatabaseHost": "other.example.com"},
@@ -54,17 +68,18 @@ PARAMETERS: dict[str, Parameters] = {
     "DatabaseUser": {"DatabaseUser": "other"},
     "DatabaseCa": {"DatabaseCa": "/app/src/my_service/rds.pem"},
     "DatabaseResourceId": {"DatabaseResourceId": "db-ABCDEFGHIJKL"},
+    "CollectorImage": {"CollectorImage": "111122223333.dkr.ecr.us-east-1.amazonaws.com/ecr-public/collector"},
     "MskClusterArn": {"MskClusterArn": "arn:aws:kafka:us-east-1:111122223333:cluster/other/1"},
     "KafkaBrokers": {"KafkaBrokers": "b-2.example.com:9098"},
 }
 # Another answer than the default one; what is not here makes another stack, or does not reach the template.
 ANSWERS: dict[str, Any] = {
-    "pack": "other",
     "cpu": 2048,
     "memory": 4096,
     "workers": 2,
     "kafka": True,
     "database": "postgres",
+    "worker": True,
     "port": 9000,
     "health_path": "/healthz",
     "min_tasks": 3,
@@ -77,8 +92,10 @@ ANSWERS: dict[str, Any] = {
 ANOTHER_STACK = {"service_name", "package_name", "aws_account_id", "aws_region", "deploy"}
 ELSEWHERE: dict[str, Any] = {
     "description": "Another one",
+    "pack": "other",
     "python_version": "3.13",
-    "runtime": "minimal",
+    "final_image": "registry.example.com/python:3.13-bare",
+    "base_image": "registry.example.com/python:3.13",
     "system_packages": "jq",
     "build_packages": "gcc",
     "log_retention_days": 90,
@@ -88,6 +105,7 @@ ELSEWHERE: dict[str, Any] = {
     "ci": "none",
     "default_branch": "trunk",
 }
+MINIMAL = {"runtime": "minimal"}  # which has no final_image
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +139,16 @@ def test_every_parameter_and_every_answer_is_tried(service: dict[str, Path]) -> 
         r"^  (\w+):\n    Type: (?:String|Number|CommaDelimitedList)$", service["rolling"].read_text(), re.M
     )
     assert set(parameters) == PARAMETERS.keys() | FIXED
-    assert QUESTIONS.keys() - COMPUTED == ANSWERS.keys() | ELSEWHERE.keys() | ANOTHER_STACK
+    assert QUESTIONS.keys() - COMPUTED == ANSWERS.keys() | ELSEWHERE.keys() | MINIMAL.keys() | ANOTHER_STACK
     assert not [name for name, answer in (ANSWERS | ELSEWHERE).items() if DEFAULTS[name] == answer]
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_can_change_there_and_back(service: dict[str, Path], render: Render, name: str) -> None:
     changed = render(deploy="cloudformation", **{name: ANSWERS[name]}) / "deploy/service.yml"
-    for parameters in STACKS.values():
+    for stack, parameters in STACKS.items():
+        if (name, stack) == ("strategy", "shared"):
+            continue  # `make deploy` refuses the parameters, which a canary does not have
         # `make deploy` keeps the ports that the stack began with.
         kept = {"TargetGroupPorts": "8000,80"} | parameters
         old, new = make(service["default"], REQUIRED | kept), make(changed, REQUIRED | kept)
@@ -137,8 +157,9 @@ def test_an_answer_can_change_there_and_back(service: dict[str, Path], render: R
         assert problems(new, old) == []
 
 
-def test_other_answers_change_no_resource(service: dict[str, Path], render: Render) -> None:
-    changed = render(deploy="cloudformation", **ELSEWHERE) / "deploy/service.yml"
+@pytest.mark.parametrize("answers", [ELSEWHERE, MINIMAL], ids=["all", "minimal"])
+def test_other_answers_change_no_resource(service: dict[str, Path], render: Render, answers: dict[str, Any]) -> None:
+    changed = render(deploy="cloudformation", **answers) / "deploy/service.yml"
     assert make(service["default"], REQUIRED) == make(changed, REQUIRED)
 
 
@@ -164,12 +185,14 @@ def test_an_update_of_a_running_service_replaces_its_tasks_alone(
     for version in list(versions(template))[-2:]:
         past = released(version, **answers)
         for parameters in STACKS.values():
+            if parameters.keys() - read(past)["Parameters"].keys() - FIXED:
+                continue  # there was no such stack then
             known = parameters
             if "ListenerPort" not in past.read_text():  # then `make deploy` says what the stack began with
                 known = parameters | {"ListenerPort": "443" if "CertificateArn" in parameters else "80"}
             known = known | {"TargetGroupPorts": public if "Scheme" in parameters else internal}
             old, new = make(past, REQUIRED | known), make(present, REQUIRED | known)
-            assert replaced(old, new) <= {"TaskDefinition"}, version
+            assert replaced(old, new) <= TASKS, version
             assert problems(old, new) == [], version
 
 
@@ -192,13 +215,13 @@ def test_the_page_says_what_a_change_replaces(service: dict[str, Path], render: 
     groups: dict[str, list[str]] = {}
 
     def add(change: str, gone: set[str]) -> None:
-        gone = {f"`{name}`" for name in gone if name != "TaskDefinition"} or gone
-        words = {"TaskDefinition": "the tasks, as each deployment does"}
-        what = ", ".join(words.get(name, name) for name in sorted(gone)) or "nothing"
+        others = ", ".join(f"`{name}`" for name in sorted(gone - TASKS))
+        what = others or ("the tasks, as each deployment does" if gone else "nothing")
         groups.setdefault(what, []).append(f"`{change}`")
 
     for name, change in PARAMETERS.items():
         before = REQUIRED | (CERTIFICATE | {"HostedZoneId": "Z0"} if name in ("HostName", "HostedZoneId") else {})
+        before |= SHARED if name in SHARED.keys() - HOST else {}
         change = CERTIFICATE if name == "CertificateArn" else change
         add(name, replaced(make(service["rolling"], before), make(service["rolling"], before | change)))
     kept = REQUIRED | {"TargetGroupPorts": "8000,80"}

@@ -4,13 +4,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import botocore.session
 import pytest
 
-from tests.deploy.service import Service, load_script
+from tests.deploy.service import Service
 from tests.support.template import PYTHON, Render
 
 # moto runs nothing and ends every task with code 0; this gives a task a log and another exit code, and knows it late.
@@ -97,12 +96,6 @@ def repository(render: Render) -> Path:
     return render(python_version=PYTHON)
 
 
-@pytest.fixture
-def script(repository: Path) -> ModuleType:
-    """ops/deployment/task.py as a module, to see what it does with answers that moto never gives."""
-    return load_script(repository / "ops/deployment/task.py")
-
-
 def test_a_task_runs_as_the_service_does_and_its_log_and_exit_code_are_passed_on(
     ecs: Any, repository: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +106,7 @@ def test_a_task_runs_as_the_service_does_and_its_log_and_exit_code_are_passed_on
         "ENV=stage",
         "ECS_CLUSTER=main",
         "CMD=python -m my_service.backfill --name 'two words'",
+        f"PYTHON3={sys.executable}",
         PATH=f"{tmp_path}:{os.environ['PATH']}",
         REAL_AWS=str(Path(sys.executable).parent / "aws"),
     )
@@ -137,47 +131,3 @@ def test_a_task_runs_as_the_service_does_and_its_log_and_exit_code_are_passed_on
         assert definition[same] == running[same]
     for same in ("image", "environment", "logConfiguration"):
         assert container[same] == running["containerDefinitions"][1][same]
-
-
-def test_a_task_that_never_starts_says_why(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped = {
-        "lastStatus": "STOPPED",
-        "stoppedReason": "CannotPullContainerError: denied",
-        "containers": [{"name": "api"}],
-    }
-    monkeypatch.setattr(script, "aws", lambda *_, **__: {"tasks": [stopped]})
-    with pytest.raises(SystemExit, match="The task has not run: CannotPullContainerError: denied"):
-        script.follow("main", "arn/1", {"name": "api"})
-
-
-def test_a_task_ends_when_make_is_stopped(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def aws(_: str, operation: str, **parameters: str) -> Any:
-        calls.append((operation, parameters.get("task")))
-        if operation == "describe-tasks":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(script, "aws", aws)
-    with pytest.raises(KeyboardInterrupt):
-        script.follow("main", "arn/1", {"name": "api"})
-    assert calls == [("describe-tasks", None), ("stop-task", "arn/1")]
-
-
-def test_make_task_says_in_one_line_what_is_missing(
-    script: ModuleType, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("ECS_CLUSTER", raising=False)
-    done = Service(repository, "my-service").make("task")
-    assert done.stderr.splitlines()[0].startswith("ENV is 1 to 16 characters")
-    for arguments, said in (
-        (("Stage", "true"), "ENV is 1 to 16 characters"),
-        (("stage", " "), "CMD is missing"),
-        (("stage", "true"), "ECS_CLUSTER is not set"),
-    ):
-        with pytest.raises(SystemExit, match=said):
-            script.main(*arguments)
-    monkeypatch.setenv("ECS_CLUSTER", "main")
-    monkeypatch.setattr(script, "aws", lambda *_, **__: {"services": [], "failures": [{"reason": "MISSING"}]})
-    assert script.main("stage", "true") == script.NO_SERVICE
-    assert capsys.readouterr().err == "There is no service my-service-stage in the cluster main.\n"

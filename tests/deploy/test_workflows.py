@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.deploy.service import Service
@@ -87,7 +88,7 @@ def test_the_commands_of_the_workflows_work(service: Service, tmp_path: Path) ->
         "Size",
         "Push the image that was checked",
         "Only a commit of main",
-        "Deploy, and wait until SERVICE_URL runs this commit",
+        "Deploy, and wait until it serves",
     ]
     deployed = rf"^fsd stage {os.environ['REGISTRY']}/{service.name}@sha256:[0-9a-f]{{64}}$"
     assert re.search(deployed, output, re.MULTILINE)
@@ -118,13 +119,16 @@ def test_a_commit_that_is_not_on_main_is_not_deployed(render: Render) -> None:
         assert done.stdout == (f"{commit} is no commit of main.\n" if refused else "")
 
 
-def test_a_deployment_by_fsd_tells_the_migration_its_cluster(render: Render) -> None:
-    (job,) = workflow(render(database="postgres"), "release")["jobs"].values()
+@pytest.mark.parametrize("deploy", ["fsd", "ecs", "cloudformation"])
+def test_a_deployment_knows_its_cluster_and_a_push_skips_older_commits(render: Render, deploy: str) -> None:
+    (job,) = workflow(render(deploy=deploy), "release")["jobs"].values()
     (step,) = [step for step in job["steps"] if "make deploy" in step.get("run", "")]
-    assert {name: step["env"][name] for name in ("ECS_CLUSTER", "ECS_SERVICE")} == {
-        "ECS_CLUSTER": "${{ vars.ECS_CLUSTER }}",
-        "ECS_SERVICE": "${{ vars.ECS_SERVICE }}",
-    }
+    # CloudFormation needs the cluster in deploy/ENV.parameters.
+    variables = {"ECS_CLUSTER": "${{ vars.ECS_CLUSTER }}", "ECS_SERVICE": "${{ vars.ECS_SERVICE }}"}
+    assert variables.items() & step["env"].items() == (set() if deploy == "cloudformation" else variables.items())
+    assert step["env"]["SKIP_OLDER"] == "${{ github.event_name == 'push' }}"
+    (checkout,) = [step for step in job["steps"] if "checkout" in step.get("uses", "")]
+    assert checkout["with"]["fetch-depth"] == 0, "without its history nobody knows which commit is older"
 
 
 def test_the_workflows_log_in_to_private_registries_and_indexes(render: Render, tmp_path: Path) -> None:
@@ -157,5 +161,5 @@ def test_the_workflows_log_in_to_private_registries_and_indexes(render: Render, 
 
 def expand(value: str, commit: str) -> str:
     known = {"inputs.environment": "stage", "inputs.commit": commit}
-    known |= {"vars.SERVICE_URL": ""}
+    known |= {"vars.SERVICE_URL": "", "vars.ECS_CLUSTER": "", "vars.ECS_SERVICE": ""}
     return re.sub(r"\$\{\{ (\S+) \}\}", lambda name: known[name[1]], value)

@@ -1,0 +1,123 @@
+"""The image of a commit in the registry. Kept by the template."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from answers import ACCOUNT, REGION, REGISTRY, SERVICE
+from aws import ROOT, AwsError, call
+
+REPOSITORY = f"{os.environ.get('REGISTRY') or REGISTRY}/{SERVICE}"  # REGISTRY names another registry
+INSPECT = ("docker", "buildx", "imagetools", "inspect")
+LABEL = "org.opencontainers.image.revision"
+
+
+def run(*command: str, said: str = "", **options: Any) -> str:
+    """Run a command and return what it printed; if it fails, end with its first line after `said`."""
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, **options)
+    if done.returncode:
+        sys.exit(f"{said} {(done.stderr or done.stdout).strip().partition(chr(10))[0]}".strip())
+    return str(done.stdout).strip()
+
+
+def head() -> str:
+    """Return this commit."""
+    said = "There is no commit to name the image after: git init, git add, git commit. Git says:"
+    return run("git", "rev-parse", "--verify", "HEAD", said=said)
+
+
+def check() -> None:
+    """End with the rule if this commit says not all of what its image is made of."""
+    head()
+    if not (ROOT / "uv.lock").exists():
+        sys.exit("uv.lock is missing: run 'make lock' and commit it.")
+    if run("git", "status", "--porcelain", "--", "."):
+        sys.exit("There are changes that are not committed; the image is named after the commit.")
+    if not run("git", "ls-files", "uv.lock"):
+        sys.exit("uv.lock is not committed, so a rebuild of this commit could differ.")
+    if shutil.which("uv"):  # where uv or its Python is missing, the build checks this
+        env = os.environ | {"UV_PYTHON_DOWNLOADS": "never"}
+        locked = subprocess.run(("uv", "lock", "--check"), cwd=ROOT, text=True, capture_output=True, env=env)
+        if "needs to be updated" in locked.stderr:
+            sys.exit("uv.lock does not fit pyproject.toml: run 'make lock' and commit it.")
+
+
+def push(commit: str = "") -> str:
+    """Return the address of a commit's image, with its digest; without a commit, build and push this one if need be."""
+    if commit and not re.fullmatch("[0-9a-f]{40}", commit):
+        sys.exit("IMAGE_TAG is a whole commit id, 40 characters of 0-9 and a-f: git rev-parse COMMIT")
+    if not commit:
+        check()
+    if REPOSITORY.startswith("123456789012."):
+        change = "make template-update ANSWERS=aws_account_id=ACCOUNT"
+        sys.exit(f"123456789012 is no AWS account: run '{change}' with that of the ECR repository.")
+    for command in ("docker", "aws"):
+        if not shutil.which(command):
+            sys.exit(f"{command} is not installed.")
+    registry, tag = REPOSITORY.partition("/")[0], commit or head()
+    said = f"Cannot log in to {registry}:"
+    password = run("aws", "ecr", "get-login-password", "--region", REGION, said=said)
+    run("docker", "login", "--username", "AWS", "--password-stdin", registry, said=said, input=password)
+    if digest := look_up(tag):
+        print(f"{REPOSITORY}:{tag} is in the registry.", file=sys.stderr)
+    elif commit:
+        sys.exit(f"There is no image of commit {commit} in {REPOSITORY}: run 'make push' there.")
+    else:
+        build(tag)
+        # The tag is pushed last, so there is none before the whole image is there.
+        if subprocess.run(("docker", "push", f"{REPOSITORY}:{tag}"), stdout=sys.stderr).returncode:
+            print("docker push has failed.", file=sys.stderr)
+        digest = look_up(tag) or sys.exit(f"The image cannot be pushed; {REPOSITORY} has no tag {tag}.")
+    return f"{REPOSITORY}@{digest}"
+
+
+def build(commit: str) -> None:
+    """Give this machine the image of this commit. BUILT names one that is there already."""
+    image, built = f"{REPOSITORY}:{commit}", os.environ.get("BUILT")
+    if built:
+        inspect = ("docker", "image", "inspect", "--format", "{{json .Config.Labels}}", built)
+        labels = json.loads(run(*inspect, said=f"There is no image {built}:")) or {}
+        if labels.get(LABEL) != commit:
+            sys.exit(f"{built} is not the image of this commit: run 'make build' again.")
+        run("docker", "tag", built, image)
+        return
+    make = ("make", "--no-print-directory", "build", f"IMAGE={image}")
+    if subprocess.run(make, cwd=ROOT, stdout=sys.stderr).returncode:
+        sys.exit("The image cannot be built; nothing has been pushed.")
+
+
+def look_up(commit: str) -> str:
+    """Return the digest of a tag, or "" if there is no such tag; the tag must hold the image of that commit."""
+    found = subprocess.run((*INSPECT, f"{REPOSITORY}:{commit}"), text=True, capture_output=True)
+    if found.returncode and "not found" in found.stderr:
+        return ""
+    if found.returncode:
+        sys.exit(f"Cannot read {REPOSITORY}: {found.stderr.strip().partition(chr(10))[0]}")
+    digest = re.findall(r"^Digest:\s+(\S+)", found.stdout, re.MULTILINE)[0]
+    config = run(*INSPECT, "--format", "{{json .Image}}", f"{REPOSITORY}@{digest}")
+    if not re.search(rf'"{LABEL}": *"{commit}"', config):
+        sys.exit(f"{REPOSITORY}:{commit} is not the image of that commit: another one has been pushed under its name.")
+    return str(digest)
+
+
+def commit_of(image: str) -> str:
+    """Return the commit whose image this is, or "" if that cannot be known."""
+    address, _, digest = image.partition("@")
+    if tag := re.search(":([0-9a-f]{40})$", address):
+        return tag[1]
+    ask = {"registryId": ACCOUNT, "repositoryName": SERVICE, "imageIds": [{"imageDigest": digest}]}
+    try:
+        found = call("ecr", "describe-images", **ask)["imageDetails"] if digest else []
+    except AwsError:  # another registry, or one that may not be read
+        return ""
+    return next((tag for each in found for tag in each.get("imageTags", []) if re.fullmatch("[0-9a-f]{40}", tag)), "")
+
+
+def named(image: str) -> str:
+    """Return an image as people know it: its commit, or the end of its address."""
+    commit = commit_of(image)
+    return f"commit {commit}" if commit else f"the image {image.rpartition('/')[2]}"
