@@ -36,6 +36,10 @@ fuzz: $(UV) ## Try N random answer sets: make fuzz N=5000
 fuzz-updates: $(UV) ## Try N random histories of a service and an update: make fuzz-updates N=2000
 	FUZZ_UPDATES=$(or $(N),200) uv run pytest --timeout=0 --capture=no tests/update/test_users_work.py
 
+.PHONY: rehearse
+rehearse: $(UV) ## Rehearse all kinds of deployments under load, and write their table into docs/deploying.md
+	$(RIG) run uv run python -m tests.rehearsal
+
 .PHONY: bench
 bench: $(UV) ## Measure what the image and the process cost, as ratios
 	CONTAINERD_IMAGE_STORE=yes $(RIG) run uv run --group bench python -m benchmarks
@@ -49,7 +53,7 @@ lint: $(UV) ## Check style and types of the tests
 	uv run ruff check
 	uv run ruff format --check
 	uv run mypy
-	uv run shellcheck tests/rig/demo .ci/run
+	uv run shellcheck tests/rig/demo tests/rig/postgres .ci/run
 
 .PHONY: rig
 rig: $(UV) ## Make a container engine, base images and a registry available
