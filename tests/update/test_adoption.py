@@ -139,7 +139,9 @@ def test_an_adopted_service_keeps_its_code_and_becomes_healthy(
         return run("bash", "-euo", "pipefail", "-c", block, cwd=repository).stdout
 
     # As the document says: write the name of the package for `orders`.
-    begin, move, copy, join, check = re.split("^## .*\n", DOCUMENT.replace("orders", package), flags=re.MULTILINE)
+    begin, move, copy, join, _front_end, check = re.split(
+        "^## .*\n", DOCUMENT.replace("orders", package), flags=re.MULTILINE
+    )
     (branch,) = blocks(begin)
     shell(branch)
     for way in re.split("^(?=`[a-z.]+:app`)", move, flags=re.MULTILINE):

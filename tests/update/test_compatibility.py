@@ -38,6 +38,8 @@ LIMITS: list[Answers] = [
         "stop_timeout": 2,
         "default_branch": "a",
         "base_image_registry": "a.b",
+        "base_image": "a.b/c:d",
+        "final_image": "a.b/c:d",
         "uv_image_registry": "a.b",
         "package_index_url": "https://a",
         "system_packages": "jq",
@@ -60,6 +62,8 @@ LIMITS: list[Answers] = [
         "stop_timeout": 120,
         "default_branch": "a/b-c.d_" * 7 + "edge",
         "base_image_registry": "a-1.b.cd:65535/e/f-g_h.i",
+        "base_image": "a-1.b.cd:65535/e/f-g__h.i:J_k.l-m@sha256:" + "0a" * 32,
+        "final_image": "a-1.b.cd:65535/e/f-g__h.i:J_k.l-m@sha256:" + "0a" * 32,
         "uv_image_registry": "a-1.b.cd:65535/e/f-g_h.i",
         "package_index_url": "https://a-1.b.cd:65535/E/f-g_h.i~/",
         "system_packages": "a+.-" * 250,
@@ -202,9 +206,9 @@ def test_no_answer_question_or_file_of_a_service_goes_unannounced(
 def test_every_question_accepts_the_limits_of_its_rule(template: Path, tmp_path: Path) -> None:
     refused = only_questions(template, NEWEST, tmp_path)
     assert [refused(limits) for limits in LIMITS] == ["", ""]
-    # Every region and Python version is tried; ci and kafka have no limits of their own.
+    # Every region and Python version is tried; ci, kafka and worker have no limits of their own.
     free = {name for name, spec in QUESTIONS.items() if "validator" in spec}
-    assert free - {"aws_region", "ci", "kafka", "python_version"} <= LIMITS[0].keys() & LIMITS[1].keys()
+    assert free - {"aws_region", "ci", "kafka", "python_version", "worker"} <= LIMITS[0].keys() & LIMITS[1].keys()
 
 
 def replace(file: str, old: str, new: str) -> Callable[[Path], None]:

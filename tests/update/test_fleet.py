@@ -91,7 +91,7 @@ def test_the_steps_of_the_platform_document_work(base: Path, tmp_path: Path, mon
     assert "v9999.0.0.post1" in run("git", "tag", cwd=tmp_path / "fork").stdout.split()
     template = tmp_path / "template"
 
-    (settings,) = blocks(PLATFORM, "yaml")
+    (settings,) = (block for block in blocks(PLATFORM, "yaml") if block.startswith("defaults:"))
     (tmp_path / "settings.yml").write_text(settings)
     monkeypatch.setenv("COPIER_SETTINGS_PATH", str(tmp_path / "settings.yml"))
     fleet = tmp_path / "fleet"

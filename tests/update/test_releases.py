@@ -40,6 +40,8 @@ def is_known(template: Path, version: str, name: str, answer: Any) -> bool:
 def updated(template: Path, copy: Copy, version: str, chosen: dict[str, Any]) -> Path:
     """Return a service of a release, updated; what the release did not know is answered by the update."""
     new = {name: answer for name, answer in chosen.items() if not is_known(template, version, name, answer)}
+    if "deploy" in new:  # which says what stop_timeout may be
+        new |= {name: chosen[name] for name in chosen.keys() & {"stop_timeout"}}
     service = copy(version, version, **{name: chosen[name] for name in chosen.keys() - new.keys()})
     before = {name: answer for name, answer in answers(service).items() if name in QUESTIONS or name == "_src_path"}
     update(service, **new)

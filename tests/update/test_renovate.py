@@ -35,10 +35,13 @@ def test_renovate_accepts_its_configuration_and_refuses_a_mistake(configuration:
     assert refused.returncode != 0
 
 
-def test_bots_leave_the_pins_of_the_template_alone(configuration: Path, default: Path) -> None:
+def test_bots_leave_pyproject_and_the_choice_of_a_python_alone(configuration: Path, default: Path) -> None:
     assert not (default / "renovate.json").exists()
-    (updates,) = yaml.safe_load((default / ".github/dependabot.yml").read_text())["updates"]
-    assert (updates["package-ecosystem"], updates["versioning-strategy"]) == ("uv", "lockfile-only")
+    python, images, _actions = yaml.safe_load((default / ".github/dependabot.yml").read_text())["updates"]
+    assert (python["package-ecosystem"], python["versioning-strategy"]) == ("uv", "lockfile-only")
+    choices = ["version-update:semver-major", "version-update:semver-minor"]
+    assert images["ignore"] == [{"dependency-name": "*", "update-types": choices}]
     renovate = json.loads(configuration.read_text())
-    assert renovate["enabledManagers"] == ["copier", "pep621"]
+    images = {"matchManagers": ["dockerfile", "docker-compose"], "matchUpdateTypes": ["major", "minor"]}
+    assert images | {"enabled": False} in renovate["packageRules"]
     assert {"matchManagers": ["pep621"], "rangeStrategy": "update-lockfile"} in renovate["packageRules"]

@@ -45,17 +45,18 @@ def refused(service: Path, *changed: str) -> str:
 
 
 def make(service: Path, *arguments: str) -> tuple[int, str]:
-    done = run("make", "--no-print-directory", "template-update", *arguments, cwd=service, check=False)
+    command = ("make", "--no-print-directory", "template-update", *arguments)
+    done = run(*command, cwd=service, check=False, LC_ALL="C")  # which knows no letter but ASCII's
     return done.returncode, done.stdout
 
 
 def test_make_template_update_updates_and_names_the_next_step(service: Path) -> None:
-    code, said = make(service, "ANSWERS=port=9000 description='Two words'")
+    code, said = make(service, "ANSWERS=port=9000 description='Zwei Wörter'")
     assert (code, said.splitlines()[-1]) == (0, UPDATED)
     assert version(service) == NEXT
     assert ".coverage2" in (service / ".gitignore").read_text()
     answers = yaml.safe_load((service / ".copier-answers.yml").read_text())
-    assert (answers["port"], answers["description"]) == (9000, "Two words")
+    assert (answers["port"], answers["description"]) == (9000, "Zwei Wörter")
     assert "EXPOSE 9000" in (service / "Dockerfile").read_text()
     run("git", "restore", "--staged", "--worktree", ".", cwd=service)
     assert status(service) == ""
@@ -160,7 +161,7 @@ def test_an_update_keeps_a_removed_file_that_the_user_edited(service: Path) -> N
     append(service / "my-service.yml", "# mine\n")
     commit(service)
     said = refused(service, "deploy=none")
-    assert said.splitlines()[0] == "my-service.yml goes, and holds lines of yours."
+    assert said.splitlines()[0] == "The update removes my-service.yml, which you edited."
     run("git", "rm", "--quiet", "my-service.yml", cwd=service)
     commit(service)
     assert template_update(service, "deploy=none")[0] == 0
@@ -168,7 +169,7 @@ def test_an_update_keeps_a_removed_file_that_the_user_edited(service: Path) -> N
 
 def test_an_update_names_the_files_it_removes(service: Path) -> None:
     _, said = template_update(service, "deploy=none")
-    for name in ("my-service.yml", "ops/deployment/push"):
+    for name in ("my-service.yml", "ops/deployment/image.py"):
         assert f'Removed: {name}, which "git checkout HEAD -- {name}" brings back.' in said
         assert not (service / name).exists()
 
@@ -338,3 +339,57 @@ def test_a_users_development_package_is_no_conflict(copy: Copy, published: Path)
     assert groups["dev"][0] == {"include-group": "checks"}
     assert groups["dev"][1].startswith("respx")
     assert "iniconfig>=2" in groups["checks"]
+
+
+DIGEST = "@sha256:" + "0a" * 32
+
+
+def versions_of(service: Path, *files: str) -> dict[str, str]:
+    """Return the images and actions that the files name, with their versions."""
+    text = "".join((service / file).read_text() for file in files)
+    found = re.findall(r"(?:FROM|image:|uses:) (\S+?)([:@]\S+)(?:  # (\S+))?", text)
+    return {name: comment or version for name, version, comment in found}
+
+
+def test_versions_of_bots_and_digests_of_make_lock_never_conflict_and_the_newer_one_wins(
+    service: Path, published: Path
+) -> None:
+    files = ("Dockerfile", ".github/workflows/ci.yml")
+    before = versions_of(service, *files)
+    uv, python = "ghcr.io/astral-sh/uv", "docker.io/library/python"
+    for file in ("Dockerfile", "Dockerfile.dev"):
+        for image in (uv, python):
+            edit(service / file, image + before[image], image + before[image] + DIGEST)
+    workflow = service / files[1]
+    bumped = {"actions/checkout": "v70.0.1", "anchore/scan-action": "v7.4.9"}
+    text = workflow.read_text()
+    for action, version in bumped.items():
+        text = re.sub(rf"{action}@\S+  # \S+", f"{action}@{'1b' * 20}  # {version}", text)
+    workflow.write_text(text)
+    commit(service)
+
+    edit(published / "extensions/versions.yml", f'uv: "{before[uv][1:]}"', 'uv: "99.1.2"')
+    macros = published / "extensions/workflows.jinja"
+    text = macros.read_text()
+    for action, version in {"actions/checkout": "v70.0.0", "anchore/scan-action": "v7.5.0"}.items():
+        text = re.sub(rf"{action}@\S+  # \S+", f"{action}@{'2c' * 20}  # {version}", text)
+    macros.write_text(text)
+    publish(published, 3)
+
+    code, said = template_update(service)
+    assert (code, said.splitlines()[-1]) == (0, UPDATED)
+    assert versions_of(service, *files) == before | {
+        uv: ":99.1.2",
+        python: before[python] + DIGEST,
+        "actions/checkout": "v70.0.1",
+        "anchore/scan-action": "v7.5.0",
+    }
+
+
+def test_another_version_that_a_person_chose_is_no_bots(service: Path, published: Path) -> None:
+    edit(service / "Dockerfile", "-slim-trixie", "-slim-bookworm")
+    commit(service)
+    edit(published / "extensions/versions.yml", "debian: trixie", "debian: forky")
+    publish(published, 3)
+    code, said = template_update(service)
+    assert (code, said.splitlines()[0]) == (1, "Conflict: Dockerfile")

@@ -45,6 +45,12 @@ ISOLATED = OVERRIDDEN | {
 # Hooks and aliases of Git's name their repository by these. Here the folder does.
 NAMED = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX"]
 
+ANY: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # files and their names may have any bytes
+# A line that names an image or an action: what stands before its version, the version, what stands after it.
+PINNED = re.compile(
+    r"^( *(?:- )?(?:FROM|image:|uses:) +\S+?)((?::[\w.-]+)?(?:@[\w:]+)?(?: +# v[\d.]+)?)( AS \S+)?$", re.M
+)
+
 
 class UpdateError(Exception):
     """The reason why nothing is changed."""
@@ -53,9 +59,7 @@ class UpdateError(Exception):
 def run(*command: str | Path, cwd: Path | None = None, given: str = "", env: dict[str, str] | None = None) -> str:
     """Return a command's output; if it fails, raise UpdateError with its message."""
     environment = {**os.environ, **(env or {})}
-    # A file may have any bytes for its name.
-    how: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "capture_output": True}
-    done = subprocess.run(command, cwd=cwd, input=given, env=environment, **how)
+    done = subprocess.run(command, cwd=cwd, input=given, env=environment, capture_output=True, **ANY)
     if done.returncode:
         said = "\n".join(text.strip() for text in (done.stderr, done.stdout) if text.strip())
         raise UpdateError(said or f"It failed without a word: {shlex.join(map(str, command))}")
@@ -87,6 +91,30 @@ def split(output: str) -> list[str]:
 def listed(tree: str, ask: Callable[..., str]) -> list[str]:
     """Return the files of a tree."""
     return split(ask("ls-tree", "-r", "-z", "--name-only", tree))
+
+
+Versions = dict[tuple[str, str], str]
+
+
+def pinned(text: str) -> Versions:
+    """Return the versions of the images and actions that a file names, by what stands around them."""
+    return {(before, after): version for before, version, after in PINNED.findall(text)}
+
+
+def write_pinned(path: Path, versions: Versions) -> None:
+    """Write such versions into a file."""
+
+    def line(found: re.Match[str]) -> str:
+        before, version, after = found.groups("")
+        return f"{before}{versions.get((before, after), version)}{after}"
+
+    path.write_bytes(PINNED.sub(line, path.read_bytes().decode(**ANY)).encode(**ANY))
+
+
+def numbers(version: str) -> tuple[str, list[int]]:
+    """Return the words of a version and its numbers, without the digest."""
+    tag = re.sub(r"@[\w:]+", "", version)
+    return re.sub(r"\d+", "", tag).strip(), [int(number) for number in re.findall(r"\d+", tag)]
 
 
 class Answers(dict[str, str]):
@@ -213,12 +241,45 @@ class Scratch:
         if self.links:
             self.git("rm", "--quiet", "--", *self.links)
             self.git("commit", "--quiet", "--amend", "--no-edit")
+        moved = self.unpin(old)
         try:
             self.git("merge", "--quiet", "--no-commit", "--no-ff", "-X", "ignore-cr-at-eol", "template")
         except UpdateError:
             if not self.unmerged():
                 raise
+        self.pin(moved)
         self.git("checkout", "--quiet", "template", "--", self.answers_file)
+
+    def unpin(self, old: str) -> dict[Path, Versions]:
+        """Take back newer versions and digests, of a bot or `make lock`, so that none conflicts; return them."""
+        moved: dict[Path, Versions] = {}
+        for name in split(self.git("diff", "-z", "--name-only", "--diff-filter=M", "--no-renames", old, "HEAD")):
+            path = self.folder / name
+            if re.search(r"(Dockerfile\S*|\.ya?ml)$", name) and not path.is_symlink():
+                was, mine = pinned(self.git("show", f"{old}:{name}")), pinned(path.read_bytes().decode(**ANY))
+                for key in was.keys() & mine.keys():
+                    (words, number), (mine_words, mine_number) = numbers(was[key]), numbers(mine[key])
+                    if was[key] != mine[key] and words == mine_words and number <= mine_number:
+                        moved.setdefault(path, {})[key] = mine[key]
+                if path in moved:
+                    write_pinned(path, {key: was[key] for key in moved[path]})
+        if moved:
+            self.git("commit", "--quiet", "--all", "--amend", "--allow-empty", "--no-edit")
+        return moved
+
+    def pin(self, moved: dict[Path, Versions]) -> None:
+        """Write them again where the template has no newer version: a digest goes with its tag."""
+        for path, mine in moved.items():
+            if path.is_file():
+                now = pinned(path.read_bytes().decode(**ANY))
+                write_pinned(
+                    path,
+                    {
+                        key: mine[key]
+                        for key in mine.keys() & now.keys()
+                        if numbers(mine[key]) == numbers(now[key]) or numbers(mine[key])[1] > numbers(now[key])[1]
+                    },
+                )
 
     def files(self, *which: str) -> list[str]:
         return split(self.git("ls-files", "-z", *which))
@@ -239,7 +300,7 @@ class Scratch:
         goes = [name for name in sides if sides[name] == "12"]
         if edited := [name for name in goes if contents[name]["1"] != contents[name]["2"]]:
             keep = "To go on: move the lines that you need, git rm the file, commit."
-            raise UpdateError("".join(f"{name} goes, and holds lines of yours.\n" for name in edited) + keep)
+            raise UpdateError("".join(f"The update removes {name}, which you edited.\n" for name in edited) + keep)
         missing = [name for name in sides if sides[name] == "13"]
         missing += self.files("--", *self.links) if self.links else []
         if gone := goes + missing + [name for name in sides if sides[name] == "1"]:
