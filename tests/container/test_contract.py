@@ -18,7 +18,14 @@ from tests.support.template import Render
 OPS = Path(__file__).parent / "ops"
 SERVICES: dict[str, dict[str, Any]] = {
     "slim": {},
-    "minimal": {"runtime": "minimal", "kafka": True, "telemetry": True},
+    "minimal": {
+        "runtime": "minimal",
+        "kafka": True,
+        "telemetry": True,
+        "database": "postgres",
+        "worker": True,
+        "deploy": "none",
+    },
 }
 
 
@@ -43,12 +50,14 @@ def service(request: pytest.FixtureRequest, render: Render) -> Iterator[Service]
     contract = repository / "ops/contract"
     shutil.copytree(OPS, contract / "ops", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(OPS / "probe.py", contract)
+    if "database" in SERVICES[request.param]:  # its port may be taken
+        (repository / "compose.override.yaml").write_text("services: {database: {ports: !reset []}}\n")
     service = Service(repository, f"test-{uuid.uuid4().hex[:8]}-{request.param}")
     for command in ("size", "contract"):
         assert "There is no image yet: run make build." in service.make(command, check=False)
     service.make("build")
     yield service
-    run("docker", "compose", "down", "--rmi", "local", cwd=repository)
+    run("docker", "compose", "down", "--rmi", "local", "--volumes", cwd=repository)
     docker("image", "rm", "--force", service.image)
 
 

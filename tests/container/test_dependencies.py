@@ -17,6 +17,7 @@ import trustme
 from tests.support.commands import commit, edit, run
 from tests.support.containers import docker
 from tests.support.documents import blocks
+from tests.support.registry import REGISTRY, ask
 from tests.support.template import PYTHON, ROOT, Render
 
 PROJECT = """\
@@ -203,3 +204,46 @@ def test_a_lock_with_conflict_markers_is_resolved_by_the_command_that_is_said(re
     (way_out,) = [line.partition("then lock: ")[2] for line in failed.stdout.splitlines() if "then lock: " in line]
     run("bash", "-euc", way_out, cwd=repository)
     assert '\nname = "six"\n' in (repository / "uv.lock").read_text()
+
+
+def test_a_front_end_is_built_by_its_own_dockerfile(render: Render, image: str) -> None:
+    repository = render()
+    adopting = (ROOT / "docs/adopting.md").read_text().replace("src/orders", "src/my_service")
+    (rules,) = blocks(adopting, "make")
+    (dockerfile,) = blocks(adopting, "dockerfile")
+    front_end = repository / "frontend"
+    front_end.mkdir()
+    (front_end / "Dockerfile").write_text(dockerfile)
+    run("hadolint", "--failure-threshold", "style", "frontend/Dockerfile", cwd=repository)
+    # Node's image is not here; the last stage is what the service sees.
+    (front_end / "Dockerfile").write_text("FROM scratch\nCOPY index.html /\n")
+    (repository / "local.mk").write_text(rules)
+    for page in ("one", "two"):
+        (front_end / "index.html").write_text(page)
+        commit(repository)
+        run("make", "build", f"IMAGE={image}", cwd=repository)
+        assert docker("run", "--rm", image, "cat", "/app/src/my_service/static/index.html") == page
+
+
+def test_make_lock_pins_the_images_whose_registry_answers(render: Render, tmp_path: Path) -> None:
+    repository = shutil.copytree(render(python_version=PYTHON), tmp_path / "service")
+    there = f"{REGISTRY}/pinned:1.2-a"
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    run("docker", "build", "--quiet", "--tag", there, tmp_path)
+    run("docker", "push", "--quiet", there)
+    run("docker", "image", "rm", there)
+    with ask("pinned/manifests/1.2-a") as response:
+        digest = response.headers["Docker-Content-Digest"]
+    python = f"docker.io/library/python:{PYTHON}-slim-trixie"
+    for file in ("Dockerfile", "Dockerfile.dev"):
+        edit(repository / file, python, there)
+    for _ in range(2):  # the second time, there is a digest to replace
+        run("make", "lock", cwd=repository)
+        for file, stage in (("Dockerfile", "python"), ("Dockerfile.dev", "uv")):
+            assert f"\nFROM {there}@{digest} AS {stage}\n" in (repository / file).read_text()
+        edit(repository / "Dockerfile", digest, "sha256:" + "0" * 64)
+    assert not list(repository.glob("*.old"))
+    edit(repository / "Dockerfile", there, f"{REGISTRY}/not-there:1")
+    before = (repository / "Dockerfile").read_text()
+    run("make", "lock", cwd=repository)
+    assert (repository / "Dockerfile").read_text() == before

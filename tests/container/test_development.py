@@ -60,6 +60,50 @@ def test_the_development_server_reloads_after_a_change_a_mistake_and_its_repair(
     assert run("docker", "compose", "ps", "--quiet", cwd=up).stdout.count("\n") == 1
 
 
+STREAM = """
+
+@router.get("/words")
+def words() -> str:
+    return WORDS
+
+
+@router.get("/stream")
+async def stream() -> StreamingResponse:
+    async def events() -> AsyncIterator[str]:
+        while True:
+            yield "data: word\\n\\n"
+            await asyncio.sleep(0.1)
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+"""
+IMPORTS = """\
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi.responses import StreamingResponse
+
+WORDS = (Path(__file__).parent / "words.sql").read_text()
+"""
+
+
+def test_a_file_that_is_not_python_reloads_while_a_client_reads_a_stream(up: Path) -> None:
+    route, words = up / "src/my_service/routers/hello.py", up / "src/my_service/routers/words.sql"
+    before = route.read_text()
+    docstring, code = before.split("\n\n", 1)
+    try:
+        words.write_text("one")
+        route.write_text(f"{docstring}\n\n{IMPORTS}{code}{STREAM}")
+        wait_until(lambda: "one" in answer("/words"))
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/stream", timeout=5) as stream:
+            assert stream.readline() == b"data: word\n"
+            words.write_text("two")
+            wait_until(lambda: "two" in answer("/words"))
+    finally:
+        route.write_text(before)
+        words.unlink()
+
+
 def test_the_compose_files_are_valid_alone_and_in_a_dev_container(repository: Path) -> None:
     run("docker", "compose", "config", "--quiet", cwd=repository)
     both = ("--file", "compose.yaml", "--file", ".devcontainer/compose.yaml")
@@ -94,7 +138,7 @@ def test_a_checkout_keeps_its_volumes_and_a_copy_gets_its_own(render: Render, tm
     one = shutil.copytree(render(database="postgres"), tmp_path / "one")
     (one / ".env").write_text("GREETING=Hi\nLOG_LEVEL=DEBUG")
     before = names(one)
-    assert before["database"] == f"{before['project']}_database"
+    assert before["database-18"] == f"{before['project']}_database-18"
     assert names(one) == before
     assert (one / ".env").read_text() == f"GREETING=Hi\nLOG_LEVEL=DEBUG\nCOMPOSE_PROJECT_NAME={before['project']}\n"
 
@@ -154,8 +198,8 @@ def test_a_settings_file_and_an_override_of_the_users_are_honoured(repository: P
 
 def test_a_settings_file_means_the_same_without_a_container_engine(render: Render) -> None:
     port = free_port()
-    repository = render(python_version=PYTHON, port=port)
-    (repository / ".env").write_text("GREETING='Bon$jour'\n")
+    repository = render(python_version=PYTHON)
+    (repository / ".env").write_text(f"GREETING='Bon$jour'\nPORT={port}\n")
     served = subprocess.Popen(["make", "run"], cwd=repository, start_new_session=True)
     try:
         wait_until(lambda: "Bon$jour" in answer("/hello/Ada", port), 120)
@@ -190,7 +234,7 @@ def test_a_start_that_fails_ends_with_the_reason(
         (repository / file).write_text(before)
         (repository / "compose.override.yaml").unlink()
     assert failed.returncode != 0
-    said = failed.stdout.partition("The service does not start")[2]
+    said = failed.stdout.partition("The service api does not start")[2]
     assert reason in said
 
 

@@ -5,8 +5,11 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +95,9 @@ def test_the_image_is_healthy_on_every_python(build: Build, start: Start, python
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_image_runs_as_many_workers_as_were_answered(build: Build, start: Start, workers: int) -> None:
     container = start(build(workers=workers))
-    wait_until(lambda: container.log().count('"event": "started"') >= workers)
+    wait_until(lambda: container.log().count('"event":"started"') >= workers)
     container.wait_until_healthy()
-    assert container.log().count('"event": "started"') == workers
+    assert container.log().count('"event":"started"') == workers
 
 
 def test_the_image_uses_the_answered_port_and_health_path(build: Build, start: Start) -> None:
@@ -304,3 +307,48 @@ def test_dockerfiles_pass_the_engines_own_check(render: Render, name: str) -> No
     repository = render(**ANSWERS[name] | here)
     for file in ("Dockerfile", "Dockerfile.dev"):
         assert "no warnings found" in run("docker", "build", "--check", "--file", file, ".", cwd=repository).stdout
+
+
+# An image as companies make them: Debian-like, with another user and another entry point, and Python in its own place.
+HARDENED = """\
+FROM docker.io/library/python:3.14-slim-trixie AS whole
+RUN mkdir /opt/python && cp --archive /usr/local/. /opt/python/ && rm -r /usr/local/bin/*
+ENV PATH=/opt/python/bin:/usr/local/bin:/usr/sbin:/usr/bin LD_LIBRARY_PATH=/opt/python/lib
+RUN useradd --uid 65532 nonroot
+USER nonroot
+ENTRYPOINT ["python"]
+
+FROM whole AS without-shell
+USER root
+RUN ["python", "-c", "import os; [os.remove(f'/usr/bin/{name}') for name in ('sh', 'dash', 'bash')]"]
+USER nonroot
+"""
+
+
+@pytest.fixture
+def hardened(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The names of such an image, and of the same without a shell."""
+    names = {stage: f"registry.example.com/{uuid.uuid4().hex[:8]}:3.14" for stage in ("whole", "without-shell")}
+    (tmp_path / "Dockerfile").write_text(HARDENED)
+    for stage, name in names.items():
+        run("docker", "build", "--quiet", "--target", stage, "--tag", name, ".", cwd=tmp_path)
+    yield names["whole"], names["without-shell"]
+    run("docker", "image", "rm", "--force", *names.values())
+
+
+def test_both_images_can_begin_with_others_and_the_last_needs_no_shell(
+    render: Render, start: Start, image: str, hardened: tuple[str, str]
+) -> None:
+    whole, without_shell = hardened
+    repository = render(base_image=whole, final_image=without_shell)
+    run("make", "build", f"IMAGE={image}", cwd=repository)
+    container = start(image, "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp")
+    container.wait_until_healthy()
+    assert container.get("/hello/Ada") == {"message": "Hello, Ada!"}
+    with pytest.raises(subprocess.CalledProcessError):
+        container.execute("sh", "-c", "true")
+    assert container.execute("id", "-u") == "1000"
+    run("docker", "build", "--quiet", "--file", "Dockerfile.dev", "--target", "service", ".", cwd=repository)
+    logins = (repository / ".github/workflows/ci.yml").read_text()
+    assert "docker login" in logins
+    assert "registry.example.com" in logins
