@@ -1,6 +1,7 @@
 """A private package index: behind a password, with a certificate authority of its own; the builds leak neither."""
 
 import io
+import secrets
 import ssl
 import tarfile
 import zipfile
@@ -19,6 +20,7 @@ from tests.support.template import Render
 
 PASSWORD = "hunter2-of-the-index"
 WHEEL = "private-1-py3-none-any.whl"
+PATH = f"/{secrets.token_hex(8)}"  # of this run alone: a cached page or layer of an earlier one needs no password
 
 
 @dataclass
@@ -41,7 +43,7 @@ def wheel() -> bytes:
     return content.getvalue()
 
 
-PAGES = {"/simple/private/": f'<a href="/{WHEEL}">{WHEEL}</a>'.encode(), f"/{WHEEL}": wheel()}
+PAGES = {f"{PATH}/private/": f'<a href="/{WHEEL}">{WHEEL}</a>'.encode(), f"/{WHEEL}": wheel()}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -76,7 +78,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
         Thread(target=server.serve_forever, daemon=True).start()
         netrc = folder / "netrc"
         netrc.write_text(f"machine 127.0.0.1 login aws password {PASSWORD}\n")
-        yield Index(f"https://127.0.0.1:{server.server_port}/simple", netrc, ca)
+        yield Index(f"https://127.0.0.1:{server.server_port}{PATH}", netrc, ca)
         server.shutdown()
 
 
@@ -94,15 +96,15 @@ def repository(index: Index, render: Render) -> Path:
 @pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.dev"])
 def test_a_build_uses_the_secrets_and_keeps_none(repository: Path, index: Index, image: str, file: str) -> None:
     build = ["docker", "build", "--network=host", f"--file={file}", f"--tag={image}"]
-    secrets = [f"--secret=id=netrc,src={index.netrc}", f"--secret=id=ca,src={index.ca}"]
-    assert "401" in run(*build, secrets[1], ".", cwd=repository, check=False).stdout
-    assert "certificate" in run(*build, secrets[0], ".", cwd=repository, check=False).stdout
+    files = [f"--secret=id=netrc,src={index.netrc}", f"--secret=id=ca,src={index.ca}"]
+    assert "401" in run(*build, files[1], ".", cwd=repository, check=False).stdout
+    assert "certificate" in run(*build, files[0], ".", cwd=repository, check=False).stdout
 
     if file == "Dockerfile":
-        said = run(*build, *secrets, "--target=builder", ".", cwd=repository).stdout
+        said = run(*build, *files, "--target=builder", ".", cwd=repository).stdout
         assert "WARNING: there is no uv.lock" in said
         assert_without_secrets(image, index)
-    run(*build, *secrets, ".", cwd=repository)
+    run(*build, *files, ".", cwd=repository)
     assert_without_secrets(image, index)
 
 
