@@ -42,12 +42,10 @@ esac
 DOCKER = """#!/bin/sh
 case "$*" in
   info* | login*) cat >/dev/null ;;
-  "buildx imagetools inspect --format"*) digit=${6##*@sha256:}
-    echo "{\\"org.opencontainers.image.revision\\":\\"$(echo "$digit" | cut -c 1-40)\\"}" ;;
   "buildx imagetools inspect"*) commit=${4##*:}
     case $commit in
       0000*) echo "$4: not found" >&2; exit 1 ;;
-      *) echo "Name: $4"; echo "Digest:    sha256:$(echo "$commit$commit" | cut -c 1-64)" ;;
+      *) printf '"sha256:%.64s" ' "$commit$commit"; echo "{\\"org.opencontainers.image.revision\\":\\"$commit\\"}" ;;
     esac ;;
   *) echo "docker $* is not known here" >&2; exit 1 ;;
 esac

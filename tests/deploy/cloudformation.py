@@ -1,12 +1,15 @@
 """A stand-in for CloudFormation's API. It makes no resources, and refuses what CloudFormation refuses."""
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
+import pytest
 import yaml
 
 Query = dict[str, str]
@@ -229,3 +232,15 @@ def serve(cloudformation: CloudFormation) -> ThreadingHTTPServer:
             """Write nothing."""
 
     return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+@contextmanager
+def asked(cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the real AWS CLI ask it."""
+    server = serve(cloudformation)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(credential, "testing")
+    yield
+    server.shutdown()

@@ -112,6 +112,16 @@ def test_the_cloudformation_templates_pass_cfn_lint(render: Render, partition: s
     run("cfn-lint", "--include-checks", "I", "--regions", region, "--", *files)
 
 
+def test_the_secret_of_the_page_becomes_a_variable(repository: Path, tmp_path: Path) -> None:
+    (entry,) = re.findall(r"`- (\{Name: [^`]*\})`", (ROOT / "docs/operating.md").read_text())
+    template = tmp_path / "deploy/service.yml"
+    template.parent.mkdir()
+    template.write_text((repository / "deploy/service.yml").read_text().replace("Secrets: []", f"Secrets: [{entry}]"))
+    run("cfn-lint", "--include-checks", "I", "--", template)
+    (secret,) = properties(tmp_path, "TaskDefinition")["ContainerDefinitions"][0]["Secrets"]
+    assert secret == {"Name": "GREETING", "ValueFrom": "${SecretArn}:GREETING::"}
+
+
 def test_every_finding_of_checkov_has_its_reason_in_place(render: Render) -> None:
     repository = render(deploy="cloudformation", worker=True)
     checkov = ("uv", "tool", "run", "--from", "checkov==3.3.30", "checkov", "--framework", "cloudformation")

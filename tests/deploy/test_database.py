@@ -2,7 +2,6 @@
 
 import json
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -10,7 +9,7 @@ from xml.sax.saxutils import escape
 import pytest
 
 from tests.deploy.account import NEW, Account, image_of
-from tests.deploy.cloudformation import CloudFormation, Query, Stack, serve
+from tests.deploy.cloudformation import CloudFormation, Query, Stack, asked
 from tests.deploy.operating import Operated, operate
 from tests.deploy.stack import make
 from tests.support.commands import edit
@@ -110,13 +109,8 @@ def cloudformation(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Itera
         "UPDATE_COMPLETE", parameters=PARAMETERS | {"DatabaseHost": "old.example.com"}
     )
     made.deployed = lambda parameters: operated.account.release(parameters["ImageUri"])
-    server = serve(made)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(credential, "testing")
-    yield made
-    server.shutdown()
+    with asked(made, monkeypatch):
+        yield made
 
 
 def test_a_migration_gets_the_variables_that_are_about_to_be_deployed(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.deploy.account import NEW, OLD, Account, image_of
-from tests.deploy.cloudformation import CloudFormation, Loader, Query, Stack, serve
+from tests.deploy.cloudformation import CloudFormation, Loader, Query, Stack, asked
 from tests.deploy.operating import Operated, operate
 from tests.support.template import Render
 
@@ -49,13 +49,8 @@ def made(request: pytest.FixtureRequest) -> CloudFormation:
 
 @pytest.fixture
 def cloudformation(made: CloudFormation, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudFormation]:
-    server = serve(made)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    for credential in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(credential, "testing")
-    yield made
-    server.shutdown()
+    with asked(made, monkeypatch):
+        yield made
 
 
 def operated_by(render: Render, folder: Path, cloudformation: CloudFormation, **answers: str) -> Operated:

@@ -208,6 +208,28 @@ def test_the_log_is_followed_from_a_time_on_and_with_a_filter(start: Start) -> N
     assert lines(done) == ["The log of my-service-stage goes to awsfirelens, not to CloudWatch."]
 
 
+def test_the_log_of_the_worker_is_followed_too(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    operated = start("fsd")
+    (operated.path / "deploy/stage.parameters").write_text("ClusterName=main\nWorkerServiceName=jobs\n")
+    account = operated.account
+    definition = {"family": "jobs", "memory": "2048", "containerDefinitions": [account.container | {"name": "worker"}]}
+    jobs = account.service | {"taskDefinition": account.register(definition)["taskDefinitionArn"]}
+    answer = account.ecs_describe_services
+    monkeypatch.setattr(
+        account,
+        "ecs_describe_services",
+        lambda ask: {"services": [jobs]} if ask["services"] == ["jobs"] else answer(ask),
+    )
+
+    def asked() -> list[str]:
+        return [ask["logStreamNamePrefix"] for ask in account.asked("logs:FilterLogEvents")]
+
+    process = operated.start("logs", "stage")
+    wait_until(lambda: len(asked()) > 1)
+    operated.stop(process)
+    assert asked()[:2] == ["ecs/my-service/", "ecs/worker/"]
+
+
 def test_a_command_that_never_starts_says_why(start: Start) -> None:
     operated = start("fsd")
     operated.account.ends = [

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import botocore.session
 import pytest
 
 from tests.deploy.account import NEW, Account, image_of
-from tests.deploy.cloudformation import CloudFormation, Stack, serve
+from tests.deploy.cloudformation import CloudFormation, Stack, asked
 from tests.deploy.operating import Operated, operate
 from tests.support.commands import edit
 from tests.support.template import Render
@@ -53,11 +52,8 @@ def repository(operated: Operated) -> Path:
 def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudFormation]:
     """CloudFormation with the stack that sets up the environment qa-2."""
     made = CloudFormation({f"{NAME}-environment": Stack("CREATE_COMPLETE", {"CloudFormationRoleArn": ROLE})})
-    server = serve(made)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    yield made
-    server.shutdown()
+    with asked(made, monkeypatch):
+        yield made
 
 
 def deploy(operated: Operated, *lines: str) -> tuple[int, str]:

@@ -227,7 +227,7 @@ FAULTS: list[list[tuple[Change, str]]] = [
         ),
         (
             service(loadBalancers=[{"containerName": "my-service", "containerPort": 80, "targetGroupArn": GROUP}]),
-            "The load balancer sends to port 80, and the service listens on 8000",
+            "The load balancer sends to [80], and the service listens on port 8000",
         ),
         (container(stopTimeout=10), "stopTimeout is 10 s, and the image needs 30 s to stop"),
         (variable("WEB_CONCURRENCY", "17"), "17 workers need 2176 MiB, and the task has 2048"),
@@ -239,11 +239,11 @@ FAULTS: list[list[tuple[Change, str]]] = [
         ),
         (
             variable("TRUSTED_HOPS", "0"),
-            "TRUSTED_HOPS is 0, and the load balancer forwards requests: clients have its address",
+            "TRUSTED_HOPS is 0 behind a load balancer: clients have its address",
         ),
         (
             lambda account: setattr(account, "idle", "75"),
-            "The load balancer's idle timeout is 75 s, and KEEPALIVE 75 s must be longer: requests fail",
+            "The load balancer's idle timeout, 75 s, must be below KEEPALIVE, 75 s",
         ),
         (
             lambda account: account.group.update(HealthCheckPath="/"),
@@ -251,7 +251,7 @@ FAULTS: list[list[tuple[Change, str]]] = [
         ),
         (
             lambda account: setattr(account, "delay", "5"),
-            "The target group my-service cuts off requests after 5 s (deregistration delay); give them 30 s",
+            "The target group my-service has a deregistration delay of 5 s; requests need 30 s",
         ),
     ],
     [
@@ -265,7 +265,7 @@ FAULTS: list[list[tuple[Change, str]]] = [
         ),
         (
             variable("KEEPALIVE", "60"),
-            "The load balancer's idle timeout is 60 s, and KEEPALIVE 60 s must be longer: requests fail",
+            "The load balancer's idle timeout, 60 s, must be below KEEPALIVE, 60 s",
         ),
     ],
 ]
@@ -275,10 +275,10 @@ NOTES: list[tuple[Change, str]] = [
         container(readonlyRootFilesystem=False),
         "The root file system can be written to: readonlyRootFilesystem and a tmpfs at /tmp are safer",
     ),
-    (variable("TRUSTED_HOPS", "2"), "TRUSTED_HOPS is 2: right if 1 more proxies stand before the load balancer"),
+    (variable("TRUSTED_HOPS", "2"), "TRUSTED_HOPS is 2: right if 1 more proxies come before"),
     (
         lambda account: setattr(account, "delay", "300"),
-        "The target group my-service lets a task leave after 300 s only (deregistration delay); 30 s are enough",
+        "The target group my-service has a deregistration delay of 300 s; 30 s are enough",
     ),
 ]
 
@@ -322,6 +322,15 @@ def test_what_may_not_be_read_is_named_and_the_rest_is_said(operated: Operated, 
     assert [action for action in actions if f"is not authorized to perform: {action}" not in done.stdout] == []
     assert "deployment  completed" in done.stdout
     assert done.stdout.splitlines()[-1] == "check       the environment fits the service"
+
+
+def test_a_failed_deployment_is_wrong_for_those_who_may_not_list_deployments(operated: Operated) -> None:
+    reason = "ECS deployment circuit breaker: tasks failed to start."
+    operated.account.service["deployments"][0] |= {"rolloutState": "FAILED", "rolloutStateReason": reason}
+    denied = RefusedError("AccessDeniedException", "User: x is not authorized to perform: that")
+    operated.account.refuses["ecs:ListServiceDeployments"] = denied
+    done = operated.run("status", "stage")
+    assert (done.returncode, wrong(done.stdout)) == (1, [f"The last deployment {reason}"])
 
 
 # What AWS says, with its code, and the one line that is printed.
@@ -372,7 +381,7 @@ def test_every_command_says_in_one_line_why_it_cannot_begin(
         assert line in said()
     operated.account.refuses.clear()
     operated.account.service["deploymentController"] = {"type": "EXTERNAL"}
-    assert "has the deployment controller EXTERNAL: only a program of its owner can deploy it." in said()
+    assert "has the deployment controller EXTERNAL: only that can deploy it." in said()
     assert not [call for call in operated.account.calls if not call.startswith("ecs:Describe")], "half done"
     assert said(ECS_CLUSTER="other") == "There is no cluster other in this account and region."
     assert said(ECS_SERVICE="other") == "There is no service other in the cluster main."

@@ -8,11 +8,9 @@ import subprocess
 import sys
 from typing import Any
 
-from answers import ACCOUNT, REGION, REGISTRY, SERVICE
-from aws import ROOT, AwsError, call
+from aws import ACCOUNT, REGION, REGISTRY, ROOT, SERVICE, AwsError, call
 
 REPOSITORY = f"{os.environ.get('REGISTRY') or REGISTRY}/{SERVICE}"  # REGISTRY names another registry
-INSPECT = ("docker", "buildx", "imagetools", "inspect")
 LABEL = "org.opencontainers.image.revision"
 
 
@@ -33,12 +31,10 @@ def head() -> str:
 def check() -> None:
     """End with the rule if this commit says not all of what its image is made of."""
     head()
-    if not (ROOT / "uv.lock").exists():
-        sys.exit("uv.lock is missing: run 'make lock' and commit it.")
+    if not run("git", "ls-files", "uv.lock"):
+        sys.exit("uv.lock is missing or not committed: run 'make lock' and commit it.")
     if run("git", "status", "--porcelain", "--", "."):
         sys.exit("There are changes that are not committed; the image is named after the commit.")
-    if not run("git", "ls-files", "uv.lock"):
-        sys.exit("uv.lock is not committed, so a rebuild of this commit could differ.")
     if shutil.which("uv"):  # where uv or its Python is missing, the build checks this
         env = os.environ | {"UV_PYTHON_DOWNLOADS": "never"}
         locked = subprocess.run(("uv", "lock", "--check"), cwd=ROOT, text=True, capture_output=True, env=env)
@@ -55,9 +51,6 @@ def push(commit: str = "") -> str:
     if REPOSITORY.startswith("123456789012."):
         change = "make template-update ANSWERS=aws_account_id=ACCOUNT"
         sys.exit(f"123456789012 is no AWS account: run '{change}' with that of the ECR repository.")
-    for command in ("docker", "aws"):
-        if not shutil.which(command):
-            sys.exit(f"{command} is not installed.")
     registry, tag = REPOSITORY.partition("/")[0], commit or head()
     said = f"Cannot log in to {registry}:"
     password = run("aws", "ecr", "get-login-password", "--region", REGION, said=said)
@@ -92,16 +85,16 @@ def build(commit: str) -> None:
 
 def look_up(commit: str) -> str:
     """Return the digest of a tag, or "" if there is no such tag; the tag must hold the image of that commit."""
-    found = subprocess.run((*INSPECT, f"{REPOSITORY}:{commit}"), text=True, capture_output=True)
+    command = ("docker", "buildx", "imagetools", "inspect", f"{REPOSITORY}:{commit}", "--format")
+    found = subprocess.run((*command, "{{json .Manifest.Digest}} {{json .Image}}"), text=True, capture_output=True)
     if found.returncode and "not found" in found.stderr:
         return ""
     if found.returncode:
         sys.exit(f"Cannot read {REPOSITORY}: {found.stderr.strip().partition(chr(10))[0]}")
-    digest = re.findall(r"^Digest:\s+(\S+)", found.stdout, re.MULTILINE)[0]
-    config = run(*INSPECT, "--format", "{{json .Image}}", f"{REPOSITORY}@{digest}")
+    digest, _, config = found.stdout.partition(" ")
     if not re.search(rf'"{LABEL}": *"{commit}"', config):
         sys.exit(f"{REPOSITORY}:{commit} is not the image of that commit: another one has been pushed under its name.")
-    return str(digest)
+    return digest.strip('"')
 
 
 def commit_of(image: str) -> str:

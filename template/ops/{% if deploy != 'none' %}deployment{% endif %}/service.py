@@ -8,12 +8,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from answers import SERVICE
-from aws import AwsError, Place, call, moment
+from aws import POLL, SERVICE, AwsError, Json, Place, call, moment
 from image import named
 
-Json = dict[str, Any]
-POLL = 2  # seconds
 PATIENCE = 60  # seconds until a deployment has begun
 CRASHES = 3  # new tasks that failed, after which nobody waits for the next
 ENDED = {
@@ -22,209 +19,214 @@ ENDED = {
     "ROLLBACK_FAILED": "failed, and so did its rollback",
     "STOPPED": "was stopped",
 }
-# What a task's reason holds, in ECS's words, and what it means.
+# What a task's stop code, exit code and reason hold, in ECS's words, and why it failed; the first that fits counts.
 REASONS = {
-    "CannotPull": "the image cannot be pulled. Is it there, may the execution role pull it, is there a way to ECR?",
-    "ResourceInit.*(secret|ssm)": "a secret cannot be read. Does it exist, and may the execution role read it?",
-    "ResourceInit": "it could not be prepared. Is there a way to ECR, Secrets Manager and CloudWatch Logs?",
+    "OutOfMemory": "killed (137): it used more than its memory, {memory} MiB{who}",
+    "^EssentialContainerExited 137": "killed (137) while nobody stopped it: most likely by the memory limit, {memory} MiB{who}",
+    r"^\w+ 137": "killed (137): it did not stop within its stop timeout, {timeout} s{who}. {reason}",
+    "CannotPull": "the image cannot be pulled. Is it there, may the execution role pull it, is there a way to ECR? {reason}",
+    "ResourceInit.*(secret|ssm)": "a secret cannot be read. Does it exist, and may the execution role read it? {reason}",
+    "ResourceInit": "it could not be prepared. Is there a way to ECR, Secrets Manager and CloudWatch Logs? {reason}",
     "container health checks": "it failed the container's health check",
     "health checks": "it failed the load balancer's health checks",
     "[Ss]pot": "AWS took the Spot capacity back",
+    "^TaskFailedToStart": "it could not start: {reason}",
+    "^EssentialContainerExited": "it ended by itself with exit code {code}{who}",
 }
 
 
-def find(place: Place) -> Json | None:
-    """Return the service as ECS describes it, or None if there is none."""
-    if not place.cluster:
-        file = f"deploy/{place.environment}.parameters"
-        raise AwsError(f"Nothing says where {place.environment} is: write ClusterName=… into {file}.")
-    try:
-        found = call("ecs", "describe-services", cluster=place.cluster, services=[place.service])["services"]
-    except AwsError as error:
-        if error.code == "ClusterNotFoundException":
-            raise AwsError(f"There is no cluster {place.cluster} in this account and region.") from None
-        raise
-    return found[0] if found and found[0]["status"] == "ACTIVE" else None
+class Service:
+    """A service as ECS describes it now: its newest deployment, the task definition, and its own container in that."""
 
+    def __init__(self, place: Place, described: Json) -> None:
+        self.place, self.described, self.newest = place, described, primary(described)
+        self.at = {"cluster": place.cluster, "service": place.service}
+        answer = call("ecs", "describe-task-definition", taskDefinition=described["taskDefinition"], include=["TAGS"])
+        self.definition: Json = answer["taskDefinition"]
+        self.tags: list[Json] = answer.get("tags", [])
+        configuration = described.get("deploymentConfiguration", {})
+        self.rolling = configuration.get("strategy", "ROLLING") == "ROLLING"
+        self.breaker: Json = configuration.get("deploymentCircuitBreaker", {})  # of a rolling deployment
+        # ContainerName's, the one of its name, the load balancer's, or the first essential one.
+        targets = [each.get("containerName") for each in described.get("loadBalancers", [])]
+        names = [place.parameters.get("ContainerName"), SERVICE, *targets]
+        containers = self.definition["containerDefinitions"]
+        known = [each for name in names for each in containers if each["name"] == name]
+        essential = [each for each in containers if each.get("essential", True)]
+        self.container: Json = [*known, *essential, *containers][0]
+        self.image = str(self.container["image"])
 
-def describe(place: Place) -> Json:
-    """Return the service, which must be there and deployed by ECS itself."""
-    service = find(place)
-    if service is None:
-        raise AwsError(f"There is no service {place.service} in the cluster {place.cluster}.")
-    controller = service.get("deploymentController", {}).get("type", "ECS")
-    if controller != "ECS":
-        who = {"CODE_DEPLOY": "AWS CodeDeploy"}.get(controller, "a program of its owner")
-        raise AwsError(f"{place.service} has the deployment controller {controller}: only {who} can deploy it.")
-    return service
+    def update(self, **change: Any) -> str:
+        """Change the service, and return the id of the deployment that begins."""
+        return str(primary(call("ecs", "update-service", **self.at, **change)["service"])["id"])
 
+    def register(self) -> str:
+        """Register the task definition as it has been changed here; return its ARN."""
+        # What ECS adds to a task definition and does not take back, and tags that CloudFormation gave.
+        added = {"compatibilities", "deregisteredAt", "registeredAt", "registeredBy", "requiresAttributes"}
+        added |= {"deleteRequestedAt", "revision", "status", "taskDefinitionArn"}
+        definition = {key: value for key, value in self.definition.items() if key not in added}
+        if own := [tag for tag in self.tags if not tag["key"].startswith("aws:")]:
+            definition["tags"] = own
+        return str(call("ecs", "register-task-definition", **definition)["taskDefinition"]["taskDefinitionArn"])
 
-def definition_of(arn: str) -> Json:
-    """Return a task definition."""
-    found: Json = call("ecs", "describe-task-definition", taskDefinition=arn)["taskDefinition"]
-    return found
+    def tasks(self, status: str) -> list[Json]:
+        """Return the tasks that run, or those that have stopped in the last hour."""
+        of = {"cluster": self.place.cluster, "serviceName": self.place.service, "desiredStatus": status}
+        arns = call("ecs", "list-tasks", **of)["taskArns"]
+        parts = [arns[at : at + 100] for at in range(0, len(arns), 100)]
+        found = [call("ecs", "describe-tasks", cluster=self.place.cluster, tasks=part)["tasks"] for part in parts]
+        return [task for part in found for task in part]
 
+    def running(self) -> list[tuple[Json, Json]]:
+        """Return the service's container in each task that runs, and the task."""
+        name = self.container["name"]
+        return [(each, task) for task in self.tasks("RUNNING") for each in task["containers"] if each["name"] == name]
 
-def container_of(definition: Json, service: Json, place: Place) -> Json:
-    """Return the service's container: ContainerName's, the one of its name, the load balancer's, or the first essential."""
-    containers: list[Json] = definition["containerDefinitions"]
-    targets = [each.get("containerName") for each in service.get("loadBalancers", [])]
-    for name in (place.parameters.get("ContainerName"), SERVICE, *targets):
-        if named_so := [each for each in containers if each["name"] == name]:
-            return named_so[0]
-    return next((each for each in containers if each.get("essential", True)), containers[0])
+    def failures(self, definition: str = "") -> list[tuple[datetime, str, str]]:
+        """Return when, which and why: tasks that failed in the last hour, the newest first; of one definition or of all."""
+        stopped = [task for task in self.tasks("STOPPED") if definition in ("", task["taskDefinitionArn"])]
+        found = []
+        for arn in {task["taskDefinitionArn"] for task in stopped}:
+            ran = call("ecs", "describe-task-definition", taskDefinition=arn)["taskDefinition"]
+            for task in (each for each in stopped if each["taskDefinitionArn"] == arn):
+                if reason := why(task, ran, self.container["name"]):
+                    found.append((moment(task.get("stoppedAt") or task["createdAt"]), task["taskArn"], reason))
+        return sorted(found, reverse=True)
 
+    def unable(self) -> list[str]:
+        """Return what ECS was last unable to do, or nothing."""
+        events = self.described.get("events", [])[:10]
+        return [each["message"] for each in events if "unable to" in each["message"]][:1]
 
-def container(service: Json, place: Place) -> Json:
-    """Return the service's container as the running task definition describes it."""
-    return container_of(definition_of(service["taskDefinition"]), service, place)
+    def report(self, definition: str) -> None:
+        """Print why tasks of a definition failed, each reason once; or else what ECS was unable to do."""
+        reasons = dict.fromkeys(reason for *_, reason in self.failures(definition))
+        for reason in list(reasons)[:5] or self.unable():
+            print(f"A new task: {reason}", file=sys.stderr)
 
+    def crashes(self) -> bool:
+        """Return whether new tasks fail, and ECS would start others for hours."""
+        ends = self.rolling and self.breaker.get("enable")
+        return not ends and len(self.failures(self.newest["taskDefinition"])) >= CRASHES
 
-def tasks(place: Place, status: str) -> list[Json]:
-    """Return the tasks of the service that run, or those that have stopped in the last hour."""
-    of = {"cluster": place.cluster, "serviceName": place.service, "desiredStatus": status}
-    arns = call("ecs", "list-tasks", **of)["taskArns"]
-    parts = [arns[at : at + 100] for at in range(0, len(arns), 100)]
-    found = [call("ecs", "describe-tasks", cluster=place.cluster, tasks=part)["tasks"] for part in parts]
-    return [task for part in found for task in part]
+    def deployments(self) -> list[Json]:
+        """Return the deployments that ECS has kept, the newest first."""
+        found = call("ecs", "list-service-deployments", **self.at)["serviceDeployments"]
+        return sorted(found, key=lambda each: moment(each["createdAt"]), reverse=True)
 
+    def ending(self) -> str:
+        """Return how the newest deployment failed and by what, or "" if it did not fail."""
+        newest = next(iter(self.deployments()), {"status": ""})
+        if newest["status"] not in ENDED:
+            return ""
+        arns = [newest["serviceDeploymentArn"]]
+        found = call("ecs", "describe-service-deployments", serviceDeploymentArns=arns)["serviceDeployments"][0]
+        breaker, alarms = found.get("deploymentCircuitBreaker", {}), found.get("alarms", {})
+        reason = found.get("rollback", {}).get("reason") or found.get("statusReason", "")
+        if breaker.get("status") == "TRIGGERED":
+            reason = f"by the circuit breaker: {breaker.get('failureCount')} tasks failed"
+        elif alarms.get("status") == "TRIGGERED":
+            reason = f"by the alarm {', '.join(alarms.get('triggeredAlarmNames', []))}"
+        return f"{ENDED[found['status']]} {reason}".strip()
 
-def primary(service: Json) -> Json:
-    """Return the newest deployment of the service."""
-    newest: Json = next(each for each in service["deployments"] if each["status"] == "PRIMARY")
-    return newest
+    def ran(self) -> str:
+        """Return what runs after a deployment that failed, and how that ended."""
+        ended = self.newest.get("rolloutStateReason", "")
+        with suppress(AwsError):  # the role may not read it
+            ended = self.ending() or ended
+        return f"{self.place.service} runs {named(self.image)}{'; the deployment ' if ended else ''}{ended}"
 
-
-def deployments(place: Place) -> list[Json]:
-    """Return the deployments that ECS has kept, the newest first."""
-    found = call("ecs", "list-service-deployments", cluster=place.cluster, service=place.service)["serviceDeployments"]
-    return sorted(found, key=lambda each: moment(each["createdAt"]), reverse=True)
-
-
-def ending(place: Place) -> str:
-    """Return how the newest deployment failed and by what, or "" if it did not fail."""
-    newest = next(iter(deployments(place)), {"status": ""})
-    if newest["status"] not in ENDED:
+    def before(self) -> str:
+        """Return the image that ran before this one, or "" if nothing ran before."""
+        arns = [each["targetServiceRevisionArn"] for each in self.deployments() if each["status"] == "SUCCESSFUL"]
+        for arn in list(dict.fromkeys(arns))[:20]:
+            (revision,) = call("ecs", "describe-service-revisions", serviceRevisionArns=[arn])["serviceRevisions"]
+            for each in revision.get("containerImages", []):
+                if each["containerName"] == self.container["name"] and each["image"] != self.image:
+                    return str(each["image"])
         return ""
-    arns = [newest["serviceDeploymentArn"]]
-    found = call("ecs", "describe-service-deployments", serviceDeploymentArns=arns)["serviceDeployments"][0]
-    breaker, alarms = found.get("deploymentCircuitBreaker", {}), found.get("alarms", {})
-    reason = found.get("rollback", {}).get("reason") or found.get("statusReason", "")
-    if breaker.get("status") == "TRIGGERED":
-        reason = f"by the circuit breaker: {breaker.get('failureCount')} tasks failed"
-    elif alarms.get("status") == "TRIGGERED":
-        reason = f"by the alarm {', '.join(alarms.get('triggeredAlarmNames', []))}"
-    return f"{ENDED[found['status']]} {reason}".strip()
+
+
+def primary(described: Json) -> Json:
+    """Return the newest deployment of a service."""
+    newest: Json = next(each for each in described["deployments"] if each["status"] == "PRIMARY")
+    return newest
 
 
 def why(task: Json, definition: Json, name: str) -> str:
     """Return in plain words why a task failed, or "" if nothing was wrong with it."""
     # The container that says most: an exit code or a reason, of the service rather than of a sidecar.
-    ends = sorted(
-        task.get("containers", []),
-        key=lambda each: (not (each.get("exitCode") or each.get("reason")), each["name"] != name),
+    ends: list[Json] = task.get("containers") or [{"name": name}]
+    end = min(ends, key=lambda each: (not (each.get("exitCode") or each.get("reason")), each["name"] != name))
+    container: Json = next((each for each in definition["containerDefinitions"] if each["name"] == end["name"]), {})
+    reason = " ".join(f"{task.get('stoppedReason', '')} {end.get('reason', '')}".split())
+    said = f"{task.get('stopCode')} {end.get('exitCode')} {reason}"
+    return next((meaning for pattern, meaning in REASONS.items() if re.search(pattern, said)), "").format(
+        memory=container.get("memory") or definition.get("memory"),
+        timeout=container.get("stopTimeout", 30),
+        code=end.get("exitCode"),
+        reason=reason,
+        who="" if end["name"] == name else f" (container {end['name']})",
     )
-    end: Json = next(iter(ends), {"name": name})
-    described: Json = next((each for each in definition["containerDefinitions"] if each["name"] == end["name"]), {})
-    code, crashed = end.get("exitCode"), task.get("stopCode") == "EssentialContainerExited"
-    said = task.get("stoppedReason", "")
-    reason, who = f"{said} {end.get('reason', '')}", "" if end["name"] == name else f" (container {end['name']})"
-    memory = f"{described.get('memory') or definition.get('memory')} MiB{who}"
-    if "OutOfMemory" in reason:
-        return f"killed (137): it used more than its memory, {memory}"
-    if code == 137 and crashed:
-        return f"killed (137) while nobody stopped it: most likely by the memory limit, {memory}"
-    if code == 137:
-        timeout = f"{described.get('stopTimeout', 30)} s{who}"
-        return f"killed (137): it did not stop within its stop timeout, {timeout}. {said}"
-    for pattern, meaning in REASONS.items():
-        if re.search(pattern, reason):
-            return f"{meaning} {' '.join(reason.split())}" if meaning.endswith("?") else meaning
-    if task.get("stopCode") == "TaskFailedToStart":
-        return f"it could not start: {' '.join(reason.split())}"
-    return f"it ended by itself with exit code {code}{who}" if crashed else ""
 
 
-def failures(place: Place, name: str, arn: str = "") -> list[tuple[datetime, str, str]]:
-    """Return when, which and why: the tasks that failed in the last hour, the newest first; of one definition, or of all."""
-    stopped = [task for task in tasks(place, "STOPPED") if arn in ("", task["taskDefinitionArn"])]
-    definitions = {of: definition_of(of) for of in {task["taskDefinitionArn"] for task in stopped}}
-    found = [
-        (moment(task.get("stoppedAt") or task["createdAt"]), task["taskArn"].rpartition("/")[2], reason)
-        for task in stopped
-        if (reason := why(task, definitions[task["taskDefinitionArn"]], name))
-    ]
-    return sorted(found, reverse=True)
+def find(place: Place) -> Service | None:
+    """Return the service, or None if there is none; ECS itself must deploy it."""
+    if not place.cluster:
+        file = f"deploy/{place.environment}.parameters"
+        raise AwsError(f"Nothing says where {place.environment} is: write ClusterName=… into {file}.")
+    found = call("ecs", "describe-services", cluster=place.cluster, services=[place.service])["services"]
+    if not found or found[0]["status"] != "ACTIVE":
+        return None
+    controller = found[0].get("deploymentController", {}).get("type", "ECS")
+    if controller != "ECS":
+        raise AwsError(f"{place.service} has the deployment controller {controller}: only that can deploy it.")
+    return Service(place, found[0])
 
 
-def complaints(service: Json) -> list[str]:
-    """Return what ECS says that it was unable to do, the newest first."""
-    return [each["message"] for each in service.get("events", [])[:10] if "unable to" in each["message"]]
+def describe(place: Place) -> Service:
+    """Return the service, which must be there."""
+    if service := find(place):
+        return service
+    raise AwsError(f"There is no service {place.service} in the cluster {place.cluster}.")
 
 
-def report(service: Json, found: list[tuple[datetime, str, str]]) -> None:
-    """Print why new tasks failed, each reason once; or else what ECS was unable to do."""
-    for reason in list(dict.fromkeys(reason for *_, reason in found))[:5] or complaints(service)[:1]:
-        print(f"A new task: {reason}", file=sys.stderr)
-
-
-def wait(place: Place, image: str, deployment: str, since: datetime) -> str:
-    """Wait for the end of a deployment, by its id or its image; return what is wrong, or "" if every task runs the image.
+def wait(place: Place, image: str, deployment: str, since: datetime, failed: str) -> None:
+    """Wait until a deployment, known by its id or its image, is completed; if it fails, end with `failed` and the reason.
 
     `since` is when it was asked for: if nothing has begun since then, that may follow.
     """
-    began, expected = time.monotonic(), ""
-    waited = int(os.environ.get("WAIT_SECONDS") or 1800)
+    began, limit = time.monotonic(), int(os.environ.get("WAIT_SECONDS") or 1800)
+    definition = ""  # of the deployment, once it is seen
     while True:
-        service = describe(place)
-        newest, seconds = primary(service), time.monotonic() - began
-        current = container_of(definition_of(newest["taskDefinition"]), service, place)
-        state, name = newest.get("rolloutState", "COMPLETED"), current["name"]
-        ours = newest["id"] == deployment if deployment else current["image"] == image
-        if ours:
-            expected = newest["taskDefinition"]
-            ran = [each for task in tasks(place, "RUNNING") for each in task["containers"] if each["name"] == name]
-            same = all(each.get("image") == image for each in ran) and bool(ran or not service["desiredCount"])
-            if state == "COMPLETED" and same:
-                print(f"{len(ran)} tasks run it, and the deployment is completed.", file=sys.stderr)
-                return ""
-            configuration = service.get("deploymentConfiguration", {})
-            breaks = configuration.get("deploymentCircuitBreaker", {}).get("enable")
-            if not breaks or configuration.get("strategy", "ROLLING") != "ROLLING":  # ECS would go on for hours
-                failed = failures(place, name, expected)
-                if len(failed) >= CRASHES:
-                    report(service, failed)
-                    return f"new tasks fail, and ECS goes on starting others: make rollback ENV={place.environment}"
-        if state == "FAILED" if ours else expected or moment(newest["createdAt"]) >= since or seconds > PATIENCE:
-            break
-        if seconds > waited:
-            return f"the deployment has not ended after {waited} s: make status ENV={place.environment}"
+        service, seconds, fault = describe(place), time.monotonic() - began, ""
+        newest = service.newest
+        state = newest.get("rolloutState", "COMPLETED")
+        if newest["id"] == deployment if deployment else service.image == image:
+            definition, running = newest["taskDefinition"], service.running()
+            old = [container for container, _ in running if container.get("image") != image]
+            if state == "COMPLETED" and not old and (running or not service.described["desiredCount"]):
+                print(f"{len(running)} tasks run it, and the deployment is completed.", file=sys.stderr)
+                return
+            if service.crashes():
+                fault = f"new tasks fail, and ECS goes on starting others: make rollback ENV={place.environment}"
+            elif state == "FAILED":
+                fault = service.ran()
+        elif definition or moment(newest["createdAt"]) >= since or seconds > PATIENCE:
+            fault = service.ran()
+        if not fault and seconds > limit:
+            fault = f"the deployment has not ended after {limit} s: make status ENV={place.environment}"
+        if fault:
+            if definition:
+                service.report(definition)
+            sys.exit(f"{failed}: {fault}")
         time.sleep(POLL)
-    if expected:
-        report(service, failures(place, name, expected))
-    ended = newest.get("rolloutStateReason", "")
-    with suppress(AwsError):  # the role may not read it
-        ended = ending(place) or ended
-    return f"{place.service} runs {named(current['image'])}{'; the deployment ' if ended else ''}{ended}"
 
 
 def restart(place: Place) -> None:
     """Replace the tasks by new ones of the same image, which read today's secrets."""
-    image = container(describe(place), place)["image"]
-    print(f"Restarting {place.service}, which runs {named(image)}.", file=sys.stderr)
-    at, since = {"cluster": place.cluster, "service": place.service}, datetime.now(UTC)
-    changed = call("ecs", "update-service", **at, forceNewDeployment=True)["service"]
-    if wrong := wait(place, image, primary(changed)["id"], since):
-        sys.exit(f"The restart has failed: {wrong}")
-
-
-def before(place: Place) -> tuple[str, str]:
-    """Return the image that runs and the one that ran before it, or "" if nothing ran before."""
-    running = container(describe(place), place)
-    arns = [each["targetServiceRevisionArn"] for each in deployments(place) if each["status"] == "SUCCESSFUL"]
-    for arn in list(dict.fromkeys(arns))[:20]:
-        (revision,) = call("ecs", "describe-service-revisions", serviceRevisionArns=[arn])["serviceRevisions"]
-        for each in revision.get("containerImages", []):
-            if each["containerName"] == running["name"] and each["image"] != running["image"]:
-                return running["image"], each["image"]
-    return running["image"], ""
+    for each in place.services():
+        service, since = describe(each), datetime.now(UTC)
+        print(f"Restarting {each.service}, which runs {named(service.image)}.", file=sys.stderr)
+        wait(each, service.image, service.update(forceNewDeployment=True), since, "The restart has failed")
