@@ -168,6 +168,17 @@ def test_of_two_migrations_with_one_id_none_is_skipped(clone: Clone, database: C
     assert {"title", "author"} <= set(clone.columns("title")) & set(clone.columns("author"))
 
 
+def test_a_migration_that_follows_a_deleted_one_is_named(clone: Clone, database: Callable[[str], str]) -> None:
+    file = clone.write("0003_title.py", "0003", "0002", "title")
+    said = "The migration 0003_title.py follows 0002, which has no file."
+    assert said in clone.refusal(database("deleted"))
+    lint = clone.lint()
+    assert lint.returncode
+    assert said in lint.stdout
+    edit(file, "down_revision = '0002'", "down_revision = '0001'")
+    clone.done("deleted")
+
+
 def test_the_sql_of_a_merge_is_judged_without_that_of_the_branches(clone: Clone) -> None:
     clone.write("a.py", "a", "0001", "title")
     branch = clone.write("b.py", "b", "0001", "author")
@@ -272,3 +283,19 @@ def test_a_user_who_may_not_make_tables_is_told_so(
     refused = clone.migrate(service)
     assert refused.returncode == 1
     assert "permission denied for schema public" in json.loads(refused.stdout.splitlines()[-1])["reason"]
+
+
+def test_a_migration_is_not_written_from_a_database_that_has_run_those_of_another_branch(
+    clone: Clone, database: Callable[[str], str]
+) -> None:
+    clone.git("checkout", "--quiet", "-b", "title")
+    clone.write("0002_title.py", "0002", "0001", "title")
+    clone.done(database("developers"))
+    commit(clone.path, "title")
+    clone.git("checkout", "--quiet", "-b", "author", "main")
+    assert "the schema is newer than this image" in clone.done("developers")
+    refusal = clone.refusal("developers", "--new", "add an author")
+    assert refusal.startswith("The database is at 0002, which this version does not have")
+    assert "docker compose down --volumes" in refusal
+    clone.write("0003_author.py", "0003", "0001", "author")
+    assert "docker compose down --volumes" in clone.refusal("developers")

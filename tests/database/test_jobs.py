@@ -1,6 +1,8 @@
 """The worker and its queue: whatever is killed, no job is lost, and what a job writes is there once."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +15,13 @@ from typing import Any
 import pytest
 
 from tests.database.cluster import Server, Service
-from tests.support.commands import run, wait_until
+from tests.database.conftest import DOCUMENT
+from tests.database.test_branches import VERSIONS, Clone, clone, database
+from tests.support.commands import edit, run, wait_until
 from tests.support.gunicorn import Gunicorn
 from tests.support.template import PYTHON, Render
 
+__all__ = ["clone", "database"]  # fixtures
 HERE = Path(__file__).parent
 # Short enough for every day; by hand: JOB_KILLS=10 JOBS=10000.
 KILLS = int(os.environ.get("JOB_KILLS", "1"))
@@ -274,3 +279,26 @@ def test_a_schedule_does_one_job_and_ends_with_its_exit_code(server: Server, wor
     wait_until(lambda: bool(worker.said("the job failed")))
     worker.process.send_signal(signal.SIGTERM)  # in place of four more attempts in 150 s
     assert worker.process.wait(30) == 1
+
+
+def test_the_example_is_deleted_as_the_document_says(clone: Clone, database: Callable[[str], str]) -> None:
+    package = clone.path / "src/my_service"
+    (said,) = re.findall(r"^\*\*To delete the example\*\*.*?\n\n", DOCUMENT, re.MULTILINE | re.DOTALL)
+    for file in re.findall(r"`((?:routers|tests)/\w+\.py)`", said):
+        (clone.path / file if file.startswith("tests") else package / file).unlink()
+    assert "what is in `migrations/versions/`" in said
+    shutil.rmtree(clone.path / VERSIONS)  # Git keeps no empty folder
+    models = package / "models.py"
+    models.write_text(re.sub(r"class Note\(Base\).*?(?=class Job)", "", models.read_text(), flags=re.DOTALL))
+    edit(package / "main.py", "import hello, notes", "import hello")
+    edit(package / "main.py", "app.include_router(notes.router)\n", "")
+    worker = package / "worker.py"
+    edit(worker, "import Job, Note", "import Job")
+    edit(worker, '{"remember": remember, "clean_up": clean_up}', "{}")
+    worker.write_text(re.sub(r"async def remember.*?(?=JOBS)", "", worker.read_text(), flags=re.DOTALL))
+
+    clone.done(database("without"), "--new", "tables")
+    clone.done("without")
+    lint = clone.lint()
+    assert not lint.returncode, lint.stdout
+    assert clone.server.sql("SELECT count(*) FROM jobs", database="without") == "0"

@@ -48,9 +48,12 @@ def write(
 
 
 def differences(clone: Clone) -> list[str]:
-    """Return the lines that name differences; there are some if, and only if, the check fails."""
+    """Return the lines that name differences; there are some if, and only if, the check fails.
+
+    Where CI is set, pytest's summary repeats them.
+    """
     lint = clone.lint()
-    found = re.findall("^(only the .*)$", lint.stdout, re.MULTILINE)
+    found = list(dict.fromkeys(re.findall("^(only the .*)$", lint.stdout, re.MULTILINE)))
     assert bool(lint.returncode) == bool(found), lint.stdout
     return found
 

@@ -25,10 +25,9 @@ def service(request: pytest.FixtureRequest, render: Render) -> Path:
     path = render(python_version=PYTHON, **SERVICES[request.param])
     shutil.copytree(OPS, path / "tests/ops", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests/kafka/broker.py", path / "tests/ops")
-    (recipe,) = [
-        block for block in blocks((ROOT / "docs/database.md").read_text(), "python") if "class Waiting" in block
-    ]
-    (path / "tests/ops/outbox.py").write_text(recipe.replace("PACKAGE", "my_service"))
+    prices, outbox, _ = blocks((ROOT / "docs/events.md").read_text(), "python")
+    for name, example in (("prices", prices), ("outbox", outbox)):
+        (path / f"tests/ops/{name}.py").write_text(example.replace("PACKAGE", "my_service"))
     shutil.copytree(ROOT / "tests/container/ops", path / "ops/contract/ops")  # for mypy
     run("uv", "sync", "--quiet", "--python", sys.executable, cwd=path)
     return path

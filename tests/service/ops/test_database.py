@@ -85,7 +85,7 @@ def test_a_migration_needs_no_setting_of_the_services_own(monkeypatch: pytest.Mo
     seen: list[OpsSettings] = []
     monkeypatch.setattr(settings, "Settings", Demanding)
     settings.get_settings.cache_clear()
-    monkeypatch.setattr(migrate, "upgrade", seen.append)
+    monkeypatch.setattr(migrate, "upgrade", lambda given, **_: seen.append(given))
     monkeypatch.setenv("MAX_TASKS", "77")
     assert migrate.main([]) == 0
     assert [each.max_tasks for each in seen] == [77]
@@ -183,6 +183,8 @@ def things() -> Iterator[TestClient]:
             except exc.IntegrityError:
                 session.add(Thing(id=id + 1))
             return "nested"
+        if how == "unnamed":
+            await session.execute(text("INSERT INTO things VALUES (:id, NULL)"), {"id": id})
         session.add(thing)
         if how == "begun":
             await session.commit()
@@ -233,6 +235,14 @@ def test_a_conflict_with_saved_data_is_409_and_repeats_no_value(
     (warning,) = [line for line in log_lines() if line["level"] == "warning"]
     assert "Ada" not in str(warning)
     assert how == "caught" or warning["constraint"].startswith("things_")
+
+
+def test_a_row_that_breaks_another_constraint_is_not_in_the_log(things: TestClient, log_lines: LogLines) -> None:
+    log_lines()
+    assert things.post("/things/unnamed?id=7321&name=Ada").status_code == 500
+    said = str(log_lines())
+    assert 'null value in column "name"' in said
+    assert "7321" not in said
 
 
 def test_after_a_conflict_in_a_savepoint_the_route_goes_on(things: TestClient) -> None:

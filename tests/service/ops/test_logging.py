@@ -145,6 +145,12 @@ def test_no_call_of_a_logger_fails_and_its_line_has_our_fields(log_lines: LogLin
     assert {"timestamp", "level"} <= line.keys()
 
 
+def test_a_message_by_name_is_the_event(log_lines: LogLines) -> None:
+    configure("INFO")
+    STANDARD.info(msg="text")
+    assert [line["event"] for line in log_lines()] == ["text"]
+
+
 def test_no_value_of_a_call_takes_the_place_of_ours(log_lines: LogLines) -> None:
     configure("INFO", {"service": "example"})
     values = {"level": 2, "service": "billing", "timestamp": "now"}

@@ -2,10 +2,10 @@
 
 import asyncio
 import mmap
-import os
+import multiprocessing
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -19,9 +19,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 # Shared with the Gunicorn master and all workers, as this module is imported before the master forks. The first byte
 # says that a worker has started, the others say why one could not.
 _shared = mmap.mmap(-1, 1024)
-_once, _give = os.pipe()  # one byte, which one process can take
-os.set_blocking(_once, False)
-os.write(_give, b"1")
+_once = multiprocessing.get_context("fork").Lock()  # one process takes it, and keeps it
 
 
 def has_started() -> bool:
@@ -34,10 +32,7 @@ def ends_the_service() -> bool:
 
     A second one would raise an exception in the Gunicorn master while it stops, and the reason would not be logged.
     """
-    try:
-        return not has_started() and bool(os.read(_once, 1))
-    except BlockingIOError:
-        return False
+    return not has_started() and _once.acquire(block=False)
 
 
 def startup_failure() -> str:
@@ -59,23 +54,18 @@ def with_drain(lifespan: Lifespan | None, drain_seconds: int, threads: int) -> L
         served = _drain_on_sigterm(app, drain_seconds)
         serving = False
         try:
-            async with AsyncExitStack() as stack:
-                state = None
-                if lifespan:
-                    try:
-                        state = await stack.enter_async_context(lifespan(app))
-                    except BaseException as error:
-                        room = len(_shared) - 1
-                        # All of it, so that nothing is left of another worker's reason.
-                        reason = f"{type(error).__name__}: {error}".encode(errors="replace")
-                        _shared[1:] = reason[:room].ljust(room, b"\0")
-                        raise
+            async with lifespan(app) if lifespan else nullcontext() as state:
                 _shared[0] = 1
                 log.info("started")
                 serving = True
                 yield state
                 serving = False
         except BaseException as error:  # such as that of a task group whose task has failed, or has called sys.exit()
+            if not has_started():
+                # All of the memory, so that nothing is left of another worker's reason.
+                room = len(_shared) - 1
+                reason = f"{type(error).__name__}: {error}".encode(errors="replace")
+                _shared[1:] = reason[:room].ljust(room, b"\0")
             if not (serving and served) or app.state.draining:
                 raise
             replace_worker("the lifespan has ended", error)

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partialmethod
 from types import TracebackType
 from typing import Any
 
@@ -16,10 +17,9 @@ from .lines import LIMIT, as_json, show, write_line
 
 # What a record of the standard library, and a call of its loggers, have by themselves; the rest is the caller's `extra`.
 _RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
-_ARGUMENTS = {"level", "msg", "exc_info", "stack_info", "stacklevel"}
-_LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")}
-_LEVELS |= {"exception": "error", "warn": "warning", "msg": "info", "fatal": "critical"}
-_NUMBERS = {name: logging.getLevelNamesMapping()[level.upper()] for name, level in _LEVELS.items()}
+_ARGUMENTS = {"exc_info", "stack_info", "stacklevel"}
+_LEVELS = {name.lower(): level for name, level in logging.getLevelNamesMapping().items()}
+_LEVELS |= {"exception": logging.ERROR, "msg": logging.INFO}
 
 _identity: dict[str, str] = {}
 _chain: list[Processor] = []  # the last one returns a line
@@ -59,18 +59,21 @@ def _add_trace(_logger: WrappedLogger, _level: str, event: EventDict) -> EventDi
     return _with_ours(event, ids)
 
 
+def _message(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the text of a record, without its arguments if they do not fit."""
+    try:
+        return {"event": record.getMessage()}
+    except Exception as error:
+        return {"event": show(record.msg), "logging_error": show(error)}
+
+
 class Stdout(logging.Handler):
-    """The handler of all records of the standard library; one that cannot be formatted is shown as it is."""
+    """The handler of all records of the standard library."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
         extra = {name: value for name, value in vars(record).items() if name not in _RECORD}
         extra.pop("color_message", None)  # Uvicorn's copy of the message for terminals
-        ours = {"logger": record.name, "exc_info": record.exc_info}
-        try:
-            ours["event"] = record.getMessage()
-        except Exception as error:
-            ours |= {"event": show(record.msg), "logging_error": show(error)}
+        ours = {"logger": record.name, "exc_info": record.exc_info, **_message(record)}
         if record.stack_info:
             ours["stack"] = record.stack_info
         write(record.levelname.lower(), _with_ours(extra, ours))
@@ -79,63 +82,55 @@ class Stdout(logging.Handler):
 _stdout = Stdout()
 
 
-def _safe(name: str, method: Callable[..., Any], prepare: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
-    """Return a method of a logger that takes any arguments and never fails."""
+def _safe(name: str, method: Callable[..., None]) -> Callable[..., None]:
+    """Return a method of the standard library's loggers that takes values by name, as structlog's, and never fails."""
 
-    def log(self: Any, /, *arguments: Any, **values: Any) -> None:
+    def log(self: logging.Logger, /, *arguments: Any, **values: Any) -> None:
         # First: some libraries log each byte that they parse.
-        if name in _NUMBERS and not getattr(self, "_logger", self).isEnabledFor(_NUMBERS[name]):
+        if name in _LEVELS and not self.isEnabledFor(_LEVELS[name]):
             return
+        arguments = arguments or (values.pop("msg", None),)
         try:
-            prepare(values)
-            method(self, *(arguments or [None]), **values)
+            values["stacklevel"] = values.get("stacklevel", 1) + 1  # `log` is not the caller
+            extra = dict(values.pop("extra", None) or {})
+            extra |= {key: values.pop(key) for key in values.keys() - _ARGUMENTS}
+            # The standard library would refuse some names.
+            values["extra"] = {f"{key}_" if key in _RECORD else key: value for key, value in extra.items()}
+            method(self, *arguments, **values)
         except Exception as error:
-            event = arguments[0] if len(arguments) == 1 else arguments
-            write(_LEVELS.get(name, "info"), {"event": show(event), "logging_error": show(error)})
+            level = logging.getLevelName(_LEVELS.get(name, logging.INFO)).lower()
+            write(level, {"event": show(arguments), "logging_error": show(error)})
 
     return log
 
 
-def _awaitable(method: Callable[..., None]) -> Callable[..., Any]:
-    """Return a method for `await`."""
+class Structlogs(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
+    """structlog's logger, which writes lines itself and never fails; standard logging knows the level of each."""
 
-    async def log(*arguments: Any, **values: Any) -> None:
-        method(*arguments, **values)
+    def log(self, level: Any = None, event: Any = None, /, *arguments: Any, **values: Any) -> None:
+        """Write an event; a level is a number, such as logging.INFO."""
+        level = level if isinstance(level, int) else logging.INFO
+        if not self._logger.isEnabledFor(level):
+            return
+        if "event" in values:
+            values["event_"] = values.pop("event")
+        text = {"event": event}
+        if arguments:
+            text = _message(logging.LogRecord("", level, "", 0, event, arguments, None))
+        write(logging.getLevelName(level).lower(), {**structlog.get_context(self), **values, **text})
 
-    return log
-
-
-def _for_structlog(values: dict[str, Any]) -> None:
-    """Rename a value that structlog would take for an argument of its own."""
-    if "event" in values:
-        values["event_"] = values.pop("event")
-
-
-def _for_standard_library(values: dict[str, Any]) -> None:
-    """Take values by name as structlog does, and rename those that the standard library would refuse."""
-    values["stacklevel"] = values.get("stacklevel", 1) + 1  # `log` is not the caller
-    extra = {**(values.pop("extra", None) or {}), **{name: values.pop(name) for name in values.keys() - _ARGUMENTS}}
-    values["extra"] = {f"{name}_" if name in _RECORD else name: value for name, value in extra.items()}
+    async def alog(self, /, *arguments: Any, **values: Any) -> None:
+        """Do the same for `await`."""
+        self.log(*arguments, **values)
 
 
-for _name in {*_LEVELS, "log"} & {*vars(logging.Logger)}:
-    setattr(logging.Logger, _name, _safe(_name, vars(logging.Logger)[_name], _for_standard_library))
-
-
-def _structlogs() -> type[Any]:
-    """Return structlog's class of loggers, which writes lines itself; standard logging knows the level of each."""
-    structlogs = structlog.make_filtering_bound_logger(logging.NOTSET)
-
-    class Logger(structlogs):  # type: ignore[misc, valid-type]
-        def _proxy_to_logger(self, method: str, event: str | None = None, /, **values: Any) -> None:
-            if self._logger.isEnabledFor(_NUMBERS[method]):
-                write(method, {**self._context, **values, "event": event})
-
-    for name in (*_LEVELS, "log"):
-        method = _safe(name, vars(structlogs)[name], _for_structlog)
-        setattr(Logger, name, method)
-        setattr(Logger, f"a{name}", _awaitable(method))
-    return Logger
+for _name, _level in _LEVELS.items():
+    if _name in vars(logging.Logger):
+        setattr(logging.Logger, _name, _safe(_name, vars(logging.Logger)[_name]))
+    _more = {"exc_info": True} if _name == "exception" else {}
+    setattr(Structlogs, _name, partialmethod(Structlogs.log, _level, **_more))
+    setattr(Structlogs, f"a{_name}", partialmethod(Structlogs.alog, _level, **_more))
+logging.Logger.log = _safe("log", logging.Logger.log)  # type: ignore[method-assign]
 
 
 def _named(*arguments: Any) -> logging.Logger:
@@ -155,10 +150,10 @@ def configure(
     _identity.clear()
     _identity.update(identity)
 
-    def json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    def json_line(_logger: WrappedLogger, _level: str, event: EventDict) -> bytes:
         return as_json(event, limit)
 
-    def encode(_logger: WrappedLogger, _method: str, text: Any) -> bytes:
+    def encode(_logger: WrappedLogger, _level: str, text: Any) -> bytes:
         return str(text).encode(errors="replace")
 
     if sys.stdout.isatty():
@@ -166,7 +161,7 @@ def configure(
     else:
         _chain[:] = [_add_trace, structlog.processors.format_exc_info, *processors, json_line]
     # The same list, because structlog.testing.capture_logs() changes it.
-    structlog.configure(_chain, wrapper_class=_structlogs(), logger_factory=_named)
+    structlog.configure(_chain, wrapper_class=Structlogs, logger_factory=_named)
     root = logging.getLogger()
     root.setLevel(level)
     if _stdout not in root.handlers:
@@ -177,19 +172,15 @@ def configure(
         server.setLevel(level)
         server.propagate = name != "uvicorn.access"  # the request middleware writes the line about a request
     logging.captureWarnings(True)
-    _log_uncaught()
-
-
-def _log_uncaught() -> None:
-    """Log uncaught exceptions, in place of Python's own hooks."""
-
-    def log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
-        if issubclass(kind, Exception):
-            structlog.get_logger().critical("uncaught exception", exc_info=(kind, error, traceback))
-
-    sys.excepthook = log_uncaught
+    sys.excepthook = _log_uncaught
     # Only in place of Python's own: pytest has others, which fail the test.
     if threading.excepthook is threading.__excepthook__:
-        threading.excepthook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+        threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = lambda args: log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+        sys.unraisablehook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+    """Log an exception that nothing has caught."""
+    if issubclass(kind, Exception):
+        structlog.get_logger().critical("uncaught exception", exc_info=(kind, error, traceback))

@@ -1,4 +1,4 @@
-"""The outbox of docs/database.md: an event is sent if, and only if, its transaction is committed."""
+"""The examples of docs/events.md."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from my_service.ops.database import Session, get_sessions
 from my_service.ops.settings import OpsSettings
 from sqlalchemy import func, select
 
+from tests.ops import prices
 from tests.ops.outbox import Waiting, send, send_later
 from tests.ops.test_kafka import Cluster, Number, brokers, cluster, read, settings, tell, until
 
@@ -59,3 +60,18 @@ def test_an_event_is_sent_if_and_only_if_its_transaction_is_committed(
     sent = asyncio.run(read(brokers, "outbox", 3))
     assert [json.loads(message.value)["value"] for message in sent] == [2, 4, 6]
     assert {message.key for message in sent} == {b"same"}
+
+
+def test_an_event_arrives_with_its_headers_and_a_deletion_with_its_key(
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster, brokers: str
+) -> None:
+    monkeypatch.setattr(events, "SUBSCRIPTIONS", prices.SUBSCRIPTIONS)
+    app = create_app(settings(brokers, "prices"))
+    app.include_router(prices.router)
+    with TestClient(app) as client:
+        assert client.put("/prices/tea", json={"cents": 350}).status_code == 202
+        asyncio.run(until(lambda: prices.PRICES == {"tea": 350}))
+        assert client.delete("/prices/tea").status_code == 202
+        asyncio.run(until(lambda: prices.PRICES == {}))
+    sent = asyncio.run(read(brokers, "prices", 2))
+    assert [dict(message.headers).get("source") for message in sent] == [b"shop", None]
