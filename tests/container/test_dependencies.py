@@ -157,7 +157,7 @@ def test_a_package_of_a_git_repository_needs_git_in_builds_alone(render: Render,
 
 
 def test_services_share_code_as_the_page_on_monorepos_says(render: Render, tmp_path: Path, image: str) -> None:
-    (rule,) = blocks((ROOT / "docs/monorepo.md").read_text(), "make")
+    (rule,) = blocks((ROOT / "docs/platform.md").read_text(), "make")
     service = shutil.copytree(render(), tmp_path / "services/orders")
     (service / "local.mk").write_text(rule)
     with (service / ".gitignore").open("a") as ignored:
@@ -218,11 +218,19 @@ def test_a_front_end_is_built_by_its_own_dockerfile(render: Render, image: str) 
     # Node's image is not here; the last stage is what the service sees.
     (front_end / "Dockerfile").write_text("FROM scratch\nCOPY index.html /\n")
     (repository / "local.mk").write_text(rules)
+    (front_end / "an old page.html").touch()
+    commit(repository)
+    (front_end / "an old page.html").unlink()  # Git still has it
     for page in ("one", "two"):
         (front_end / "index.html").write_text(page)
-        commit(repository)
         run("make", "build", f"IMAGE={image}", cwd=repository)
         assert docker("run", "--rm", image, "cat", "/app/src/my_service/static/index.html") == page
+    static = repository / "src/my_service/static"
+    assert static.stat().st_mode & 0o55 == 0o55, "the container's user may be another"
+    (front_end / "node_modules/x").mkdir(parents=True)
+    run("make", "build", f"IMAGE={image}", cwd=repository)
+    (front_end / "node_modules/x/y.js").touch()
+    assert "--output" not in run("make", "--dry-run", "build", cwd=repository).stdout
 
 
 def test_make_lock_pins_the_images_whose_registry_answers(render: Render, tmp_path: Path) -> None:

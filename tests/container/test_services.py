@@ -49,6 +49,28 @@ BROKEN = (
       interval: 1s
 """
 )
+UNHEALTHY = """\
+services:
+  api:
+    healthcheck: {test: ["CMD", "false"], interval: 1s}
+  database:
+    ports: !reset []
+"""
+MIGRATION = '''\
+"""nothing yet"""
+
+revision = "9999"
+down_revision = "HEAD"
+unsafe = ""
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
+'''
 PRODUCE = """\
 from confluent_kafka import Producer
 producer = Producer({"bootstrap.servers": "kafka:9092"})
@@ -145,6 +167,34 @@ def test_a_service_that_fails_shows_its_log_and_one_that_has_ended_well_does_not
     finally:
         run("make", "down", cwd=repository)
         override.write_text(OVERRIDE)
+
+
+def test_make_migration_says_its_own_reason_while_the_service_is_unhealthy(repository: Path) -> None:
+    override = repository / "compose.override.yaml"
+    try:
+        override.write_text(UNHEALTHY)
+        compose(repository, "up", "--build", "--detach", "api")
+        wait_until(lambda: "unhealthy" in compose(repository, "ps", "--format", "{{.Health}}", "api"))
+        failed = run("make", "migration", "MERGE=yes", cwd=repository, check=False)
+        assert failed.returncode != 0
+        assert "There is nothing to merge" in failed.stdout
+        assert "does not start" not in failed.stdout
+    finally:
+        run("make", "down", cwd=repository)
+        override.write_text(OVERRIDE)
+
+
+def test_make_lint_leaves_the_development_database_alone(repository: Path) -> None:
+    run("make", "migrate", cwd=repository)
+    written = repository / "src/my_service/migrations/versions/9999_written.py"
+    head = sql(repository, "SELECT version_num FROM alembic_version")
+    written.write_text(MIGRATION.replace("HEAD", head))
+    try:
+        assert " passed" in run("make", "lint", "ON_HOST=", cwd=repository).stdout
+        assert sql(repository, "SELECT version_num FROM alembic_version") == head
+    finally:
+        written.unlink()
+        run("make", "down", cwd=repository)
 
 
 def test_a_migration_that_fails_shows_its_own_log(repository: Path) -> None:

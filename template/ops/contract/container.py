@@ -175,7 +175,7 @@ def started(
     try:
         container.start()
         yield running
-        assert running.log(), "nothing was logged"
+        wait_until(lambda: bool(running.log()), 10, "nothing is logged")  # the engine copies its lines later
     finally:
         for text in running.output():
             print("\n".join(text.splitlines()[-20:]))  # shown by pytest when the test fails
