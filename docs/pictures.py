@@ -1,6 +1,6 @@
-"""Draw the pictures of the README from the real thing: `make pictures`. It needs a container engine.
+"""Draw the README's picture of a running service: `make pictures`. It needs a container engine.
 
-Each is a screen of a terminal, drawn once in dark and once in light colours.
+It is a screen of a terminal, drawn once in dark and once in light colours.
 """
 
 import shutil
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tests.support.commands import run
 from tests.support.template import NEWEST, ROOT, copy
-from tests.support.terminal import CLEAR, Terminal, terminal
+from tests.support.terminal import Terminal, terminal
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 FONT, BOLD = (ImageFont.truetype(FONTS / f"DejaVuSansMono{weight}.ttf", 20) for weight in ("", "-Bold"))
@@ -54,24 +54,6 @@ def template() -> Iterator[Path]:
         yield clone
 
 
-def questionnaire(template: Path) -> None:
-    with terminal("copier", "copy", "--vcs-ref", NEWEST, template, "orders", cwd=template.parent) as screen:
-        screen.wait_for("What is the service called?")
-        screen.type("orders\r")
-        screen.wait_for("What does it do")
-        screen.type("Takes orders and tracks their delivery.\r")
-        screen.wait_for("Which team")
-        screen.type("shop\r")
-        screen.wait_for("Which Python")
-        screen.type("\r")
-        screen.wait_for("How many Gunicorn workers")
-        screen.type("\r")
-        screen.wait_for("Which AWS account")
-        screen.type(CLEAR + "1234\r")
-        screen.wait_for("Validation error")
-        draw(screen, "questionnaire")
-
-
 def service(template: Path) -> None:
     repository = copy(template, template.parent / "my-service", {})
     run("make", "up", cwd=repository)  # the picture is of a start with all images there
@@ -94,5 +76,4 @@ def service(template: Path) -> None:
 
 
 with template() as clone:
-    questionnaire(clone)
     service(clone)

@@ -3,6 +3,8 @@
 import re
 import textwrap
 
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
 
 def blocks(text: str, language: str = "shell") -> list[str]:
     """Return the fenced code blocks of a Markdown text in this language."""

@@ -53,6 +53,15 @@ from MODULE import app
 def test_an_order_has_a_prefix() -> None:
     assert TestClient(app).get("/orders/7").json() == {"order": "1st-7"}
 """
+FROZEN = """\
+fastapi==0.115.0
+humanize==4.9.0
+pydantic_core==2.27.1
+python-dateutil==2.8.2
+six==1.16.0
+uvicorn==0.30.6
+"""
+INDIRECT = {"pydantic_core", "six"}
 # How a service was started: what its package is called afterwards, and its files.
 SERVICES: dict[str, tuple[str, dict[str, str]]] = {
     "src.main:app": (
@@ -61,6 +70,7 @@ SERVICES: dict[str, tuple[str, dict[str, str]]] = {
             "src/main.py": MAIN.replace("MODULE", "src.config"),
             "src/config.py": PLAIN_SETTINGS,
             "Makefile": "run:\n\tuvicorn src.main:app\n",
+            "requirements.txt": "fastapi\nhumanize>=4.9\nuvicorn[standard]==0.30.6\n",
             "tests/test_orders.py": TEST.replace("MODULE", "src.main"),
         },
     ),
@@ -70,7 +80,7 @@ SERVICES: dict[str, tuple[str, dict[str, str]]] = {
             "app/__init__.py": "",
             "app/main.py": MAIN.replace("MODULE", "app.settings"),
             "app/settings.py": SETTINGS,
-            "requirements.txt": "fastapi==0.115.0\nhumanize>=4.9\nuvicorn[standard]==0.30.6\n",
+            "requirements.txt": FROZEN,
             "tests/test_orders.py": TEST.replace("MODULE", "app.main"),
         },
     ),
@@ -155,7 +165,7 @@ def test_an_adopted_service_keeps_its_code_and_becomes_healthy(
     changed = run("git", "diff", "--name-only", cwd=repository).stdout.split()
     assert set(changed) == announced == REPLACED & (own | EVERYWHERE).keys()
 
-    examples, requirements = blocks(join)
+    examples, requirements, frozen = blocks(join)
     shell(examples)
     main, settings = blocks(join, "diff")
     apply(main, repository)
@@ -168,11 +178,15 @@ def test_an_adopted_service_keeps_its_code_and_becomes_healthy(
         (listed,) = re.findall(r"what the template brings \((.*?)\)", join, re.DOTALL)
         brought = by_name(tomllib.loads((repository / "pyproject.toml").read_text())["dependency-groups"]["service"])
         assert re.findall("`(.*?)`", listed) == list(brought)
-        kept = [
-            line for project, line in by_name(own["requirements.txt"].splitlines()).items() if project not in brought
-        ]
+        lines = by_name(own["requirements.txt"].splitlines())
+        kept = [line for project, line in lines.items() if project not in brought.keys() | INDIRECT]
         (repository / "requirements.txt").write_text("\n".join(kept))
-        shell(requirements)
+        shell(frozen if own["requirements.txt"] == FROZEN else requirements)
+    if package == "app":
+        locked = tomllib.loads((repository / "uv.lock").read_text())["package"]
+        versions = {package["name"]: package["version"] for package in locked if "version" in package}
+        assert versions["six"] == "1.16.0"
+        assert versions["pydantic-core"] != "2.27.1"
 
     (checks,) = blocks(check)
     # The whole contract, which takes half a minute, is run for two services as they are rendered.
