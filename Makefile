@@ -45,7 +45,7 @@ bench: $(UV) ## Measure what the image and the process cost, as ratios
 	CONTAINERD_IMAGE_STORE=yes $(RIG) run uv run --group bench python -m benchmarks
 
 .PHONY: pictures
-pictures: $(UV) ## Draw the pictures of the README from the real thing
+pictures: $(UV) ## Draw the README's picture of a running service
 	PYTHONPATH=. $(RIG) run uv run --group bench python docs/pictures.py
 
 .PHONY: lint

@@ -142,7 +142,13 @@ def port_8000(engine: None) -> Iterator[None]:
 
 
 # Tests that take minutes: they come first, so that none of them runs alone at the end.
-LONG = ("tests/fuzz/", "tests/container/", "tests/kafka/test_outages.py", "tests/update/test_users_work.py")
+LONG = (
+    "tests/fuzz/",
+    "tests/container/",
+    "tests/rehearsal/",
+    "tests/kafka/test_outages.py",
+    "tests/update/test_users_work.py",
+)
 
 
 class FilesOfContainersTogether(LoadScopeScheduling):  # type: ignore[misc]

@@ -57,6 +57,8 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "min_tasks": st.integers(1, 9),
     "max_tasks": st.integers(9, 5000),
     "base_image_registry": REGISTRY,
+    "base_image": st.one_of(st.just(""), REGISTRY.map("{}/python:3".format)),
+    "final_image": st.just(""),
     "uv_image_registry": REGISTRY,
     "build_packages": st.sampled_from(["", "git", "gcc libc6-dev"]),
     "system_packages": st.sampled_from(["", "jq", "ffmpeg libstdc++6"]),
@@ -66,13 +68,15 @@ CHOICES = {
     name: st.sampled_from(list(spec["choices"].values()) if isinstance(spec["choices"], dict) else spec["choices"])
     for name, spec in QUESTIONS.items()
     if isinstance(spec.get("choices"), list | dict)
-} | {"kafka": st.booleans(), "telemetry": st.booleans()}
+} | {name: st.booleans() for name in ("kafka", "telemetry", "worker")}
 
 
 @st.composite
 def answer_sets(draw: st.DrawFn) -> dict[str, Any]:
     """Some of the questions answered well, and now and then one of them badly."""
     answers = draw(st.fixed_dictionaries({}, optional=GOOD | CHOICES)) | draw(st.one_of(st.just({}), sizes()))
+    if answers.get("worker"):
+        answers.setdefault("deploy", "none")  # the default is FSD, which has no worker
     if draw(st.integers(0, 3)) == 3:
         name = draw(st.sampled_from(sorted(GOOD)))
         answers[name] = draw(HOSTILE if QUESTIONS[name]["type"] == "str" else st.integers(-9, 99999))
@@ -161,6 +165,7 @@ def test_any_answers_build_and_run(plain: Path, default: Path, tmp_path: Path) -
     here: dict[str, Any] = {
         "python_version": "3.14",
         "base_image_registry": "docker.io/library",
+        "base_image": "",
         "uv_image_registry": "ghcr.io/astral-sh",
         "package_index_url": "",
     }

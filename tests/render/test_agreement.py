@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_every_file_names_the_same_port(repository: Path, package: Path, answers
     assert facts(r'^bind = "0\.0\.0\.0:(\d+)"$', repository / "gunicorn.conf.py") == {port}
     assert facts(r'HTTPConnection\("127\.0\.0\.1", (\d+)', package / "ops/healthcheck.py") == {port}
     assert facts(r'"--port", "(\d+)"', repository / "Dockerfile.dev") == {port}
-    assert facts(r"--port (\d+)", repository / "Makefile") == {port}
+    assert facts(r"^HOST_PORT = .*,(\d+)\)$", repository / "Makefile") == {port}
     assert facts(r"port api (\d+)", repository / "ops/development/up") == {port}
     compose = yaml.safe_load((repository / "compose.yaml").read_text())
     assert compose["services"]["api"]["ports"] == [f"127.0.0.1:${{PORT:-{port}}}:{port}"]
@@ -61,8 +62,8 @@ def test_every_server_serves_the_same_way(repository: Path, package: Path) -> No
         assert facts(rf"\b{flag}=protocols\.(\w+)", package / "ops/worker.py") == {name}
     (make,) = re.findall(r"uvicorn (.*) \$\(ENV_FILE\)$", (repository / "Makefile").read_text(), re.MULTILINE)
     (image,) = re.findall(r"^CMD (.*)$", (repository / "Dockerfile.dev").read_text(), re.MULTILINE)
-    in_image = " ".join(json.loads(image)).replace(" --host 0.0.0.0", "")
-    assert in_image == f"uvicorn {make}"
+    in_image = shlex.join(json.loads(image)).replace(" --host 0.0.0.0", "")
+    assert re.sub(r"--port \d+", "--port $(HOST_PORT)", in_image) == f"uvicorn {make}"
     assert f"--http {package.name}.ops.protocols:HTTP --ws {package.name}.ops.protocols:WebSocket" in make
     worker = (package / "ops/worker.py").read_text()
     for development, production in {
@@ -126,9 +127,16 @@ def test_whatever_installs_packages_logs_in_to_the_index_and_to_the_images(
     if workflows:
         assert len(workflows) > 1
         dependabot = yaml.safe_load((repository / ".github/dependabot.yml").read_text())
-        assert [registry["url"] for registry in dependabot.get("registries", {}).values()] == [index] * bool(index)
-        for update in dependabot["updates"]:
-            assert update.get("registries", []) == list(dependabot.get("registries", {}))
+        known = dependabot.get("registries", {})
+        assert ([index] if index else []) == [known[name]["url"] for name in known if name == "packages"]
+        assert any(name.startswith("images") for name in known) == private
+        ecosystems = {update["package-ecosystem"]: update.get("registries") for update in dependabot["updates"]}
+        services = answers["kafka"] or answers["database"] != "none"
+        assert ecosystems == {
+            "uv": ["packages"] if index else None,
+            "docker": "*" if private else None,
+            "github-actions": None,
+        } | ({"docker-compose": "*" if private else None} if services else {})
 
 
 def test_only_the_minimal_runtime_is_from_scratch(repository: Path, answers: dict[str, Any]) -> None:
@@ -237,4 +245,4 @@ def test_the_database_is_where_the_service_looks_for_it(
     settings = (package / "ops/settings.py").read_text()
     for name, value in (("name", server["POSTGRES_DB"]), ("user", server["POSTGRES_USER"])):
         assert f'database_{name}: str = "{value}"' in settings
-    assert services["database"]["image"].endswith("/postgres:17-trixie")
+    assert services["database"]["image"].endswith("/postgres:18-trixie")

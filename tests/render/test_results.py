@@ -22,5 +22,11 @@ def test_the_readme_says_what_was_measured_of_stops_and_failed_starts() -> None:
     conventional, ours = failures["conventional"], failures["slim"]
     lost = [f"lost {image['lost_requests']} of 100" for image in (conventional, ours)]
     assert all(text in readme for text in lost)
-    assert f"hides it under {conventional['lines_after_the_reason']} more lines" in readme
+    assert f"writes {conventional['lines_after_the_reason']} more lines after the reason" in readme
+    updates = report.load()["updates"]
+    assert (
+        f"In {updates['services']} tried updates of edited services, no line was lost; {updates['with_conflicts']}"
+        in readme
+    )
+    assert updates["lines_lost"] == 0
     assert ours["lines_after_the_reason"] == 0, "the README says that the reason is the last line"

@@ -15,6 +15,8 @@ LENGTH = "2 to 40 characters"
 TAKEN = "taken by Python, a library or tool"
 BRANCH = "a branch: letters, digits, and . / - _ between them"
 REGISTRY = "a host name, with a path if the registry has one, as in docker.io/library"
+IMAGE = "an image with registry and version, as in docker.io/library/python:3.14-slim"
+DIGEST = "sha256:" + "0a" * 32
 INDEX = "an https address without a user or a password, as in https://packages.example.com/simple"
 PACKAGE = "lower-case words joined by single underscores, at most 40 characters, as in my_service"
 PATH = "a path of letters, digits, - and _, at most 100 characters, as in /health"
@@ -71,6 +73,9 @@ SAYS: list[tuple[str, str, list[Any]]] = [
     ("registry", "", ["docker.io/library", "a.b", "registry.example.com:5000/a/b-c_d.e"]),
     ("registry", REGISTRY, ["", "docker.io/library/", "https://docker.io", "a b", "x@y", "localhost:5000"]),
     ("registry", REGISTRY, ["docker.io/Library", "x\nRUN id", "ghcr.io/astral-sh\n"]),
+    ("image", "", ["", "docker.io/library/python:3.14-slim", f"a.b:5000/c/d__e@{DIGEST}", f"a.b/c:V1.0@{DIGEST}"]),
+    ("image", IMAGE, ["python:3.14", "docker.io/library/python", "localhost:5000/a:1", "a.b/c:d e", "a.b/C:1"]),
+    ("image", IMAGE, ["a.b/c:1\nRUN id", "a.b/c@sha256:0", "https://a.b/c:1", "a.b/c:"]),
     ("index_url", "", ["", "https://a", "https://packages.example.com:8443/api/Python~3/simple/"]),
     ("index_url", INDEX, ["http://packages.example.com/simple", "packages.example.com/simple", "https://"]),
     ("index_url", INDEX, ["https://aws:secret@packages.example.com/simple", "https://packages.example.com/simple?a=b"]),
@@ -79,8 +84,14 @@ SAYS: list[tuple[str, str, list[Any]]] = [
 
 # What a rule of several values says to them together.
 SAYS_TO_ALL: list[tuple[str, str, tuple[Any, ...]]] = [
+    *[("final_image", "", answers) for answers in (("", "minimal"), ("a.b/c:1", "slim"))],
+    ("final_image", "none with runtime=minimal, which begins with an empty one", ("a.b/c:1", "minimal")),
     *[("deploy", "", answers) for answers in (("fsd", "us-iso-east-1"), ("cloudformation", "us-gov-west-1"))],
-    ("deploy", "fsd or none: Fargate has no tmpfs in this region", ("cloudformation", "us-iso-east-1")),
+    ("deploy", "", ("ecs", "us-iso-east-1")),
+    ("deploy", "fsd, ecs or none: no tmpfs in this region", ("cloudformation", "us-iso-east-1")),
+    *[("region", "", answers) for answers in (("us-iso-east-1", "ecs"), ("us-gov-west-1", "cloudformation"))],
+    ("region", "no aws-iso region by CloudFormation", ("us-iso-east-1", "cloudformation")),
+    ("region", REGION, ("us-east-9", "cloudformation")),
     *[("ci", "", answers) for answers in (("github", "none", "us-iso-east-1"), ("github", "fsd", "cn-north-1"))],
     ("ci", "none: GitHub cannot log in to AWS in this region", ("github", "fsd", "us-isob-east-1")),
     *[("whole_number", "", (number, 1, 64)) for number in (1, 2, 64)],
@@ -94,6 +105,8 @@ SAYS_TO_ALL: list[tuple[str, str, tuple[Any, ...]]] = [
     *[("stop_timeout", "", arguments) for arguments in ((30, "fsd"), (2, "none"), (120, "cloudformation"))],
     *[("stop_timeout", "a whole number from 2 to 120", (seconds, "none")) for seconds in (1, 121)],
     ("stop_timeout", "30 seconds: FSD has no setting for it", (31, "fsd")),
+    *[("worker", "", arguments) for arguments in ((False, "fsd"), (True, "none"), (True, "cloudformation"))],
+    ("worker", "false: FSD runs one process of an image", (True, "fsd")),
     *[("port", "", arguments) for arguments in ((1024, True), (65535, True), (9092, False))],
     ("port", "a whole number from 1024 to 65535; only root may open a lower port", (1023, False)),
     ("port", "a port other than 9092: Kafka uses it", (9092, True)),

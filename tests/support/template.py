@@ -20,7 +20,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {name: spec for name, spec in COPIER_YML.
 EXAMPLES = {name: str(spec["placeholder"]) for name, spec in QUESTIONS.items() if "placeholder" in spec}
 DEFAULTS: dict[str, Any] = {name: spec["default"] for name, spec in QUESTIONS.items()} | EXAMPLES
 COMPUTED = {name for name, spec in QUESTIONS.items() if spec.get("when") is False}
-ASKED = [name for name in QUESTIONS if name not in COMPUTED and "ask" not in QUESTIONS[name]]
+ASKED = [name for name in QUESTIONS if name not in COMPUTED and QUESTIONS[name].get("ask") is not False]
 
 # What yamllint checks in rendered files.
 YAML_RULES = (
@@ -39,6 +39,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "deploy": "none",
         "port": 9000,
         "health_path": "/healthz",
+        "worker": True,
     },
     "long": {
         "service_name": "an-extraordinarily-long-name-for-service",
@@ -76,12 +77,15 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "strategy": "canary",
         "default_branch": "release/2.x",
         "database": "postgres",
+        "worker": True,
     },
     "old": {
         "python_version": "3.12",
         "system_packages": "ffmpeg",
         "build_packages": "git",
         "cpu": 512,
+        "deploy": "ecs",
+        "stop_timeout": 45,
         "ci": "none",
         "kafka": True,
     },

@@ -46,10 +46,10 @@ def questionnaire(template: Path, tmp_path: Path) -> Iterator[Terminal]:
         yield started
 
 
-def test_at_most_eight_questions_are_asked_and_enter_accepts_each_suggestion(
+def test_at_most_nine_questions_are_asked_and_enter_accepts_each_suggestion(
     questionnaire: Terminal, tmp_path: Path
 ) -> None:
-    assert len(ASKED) <= 8
+    assert len(ASKED) <= 9
     for name in ASKED:
         questionnaire.wait_for(first_line(name))
         for line in str(QUESTIONS[name]["help"]).splitlines():
@@ -93,10 +93,10 @@ def test_a_mistake_is_answered_with_the_rule_and_can_be_corrected(
     questionnaire.type(CLEAR + mistake + "\r")
     questionnaire.wait_for(f"Validation error for question '{name}': {rule}")
     assert mistake in questionnaire.text(), "what was typed is gone"
-    following = ASKED[ASKED.index(name) + 1]
-    assert first_line(following) not in questionnaire.text()
+    following = [first_line(each) for each in ASKED[ASKED.index(name) + 1 :][:1]] or ["is ready. Next:"]
+    assert following[0] not in questionnaire.text()
     questionnaire.type(CLEAR + GOOD.get(name, "orders") + "\r")
-    questionnaire.wait_for(first_line(following))
+    questionnaire.wait_for(following[0])
 
 
 def test_what_follows_from_an_earlier_answer_is_suggested(template: Path, tmp_path: Path) -> None:
@@ -111,10 +111,33 @@ def test_what_follows_from_an_earlier_answer_is_suggested(template: Path, tmp_pa
         questionnaire.type("\x1b[B\r")  # one down from 1 vCPU
         questionnaire.wait_for(first_line("workers"))
         questionnaire.wait_for("\n   2")
-        for name in ("workers", "aws_account_id", "aws_region", "deploy"):
+        for name in ("workers", "database", "deploy", "aws_account_id", "aws_region"):
             questionnaire.wait_for(first_line(name))
             answer(questionnaire, name)
         questionnaire.wait_for("orders_api")
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [((), []), (("--data", "kafka=true"), ["aws_region"]), (("--data", "database=postgres"), ["aws_region"])],
+)
+def test_a_service_that_is_not_deployed_needs_no_account(
+    template: Path, tmp_path: Path, options: tuple[str, ...], asked: list[str]
+) -> None:
+    """Kafka and a database log in to a region, wherever the service runs."""
+    with copy(template, tmp_path, *options) as questionnaire:
+        for name in ASKED[: ASKED.index("deploy")]:
+            if f"{name}=" not in " ".join(options):
+                questionnaire.wait_for(first_line(name))
+                answer(questionnaire, name)
+        questionnaire.wait_for(first_line("deploy"))
+        questionnaire.type("\x1b[A\r")  # up from the first choice is the last
+        for name in asked:
+            questionnaire.wait_for(first_line(name))
+            answer(questionnaire, name)
+        questionnaire.wait_for("my-service is ready. Next:")
+    answers = yaml.safe_load((tmp_path / "new/.copier-answers.yml").read_text())
+    assert (answers["deploy"], answers["aws_account_id"]) == ("none", "123456789012")
 
 
 @pytest.mark.parametrize("answered", [0, 3, 7])

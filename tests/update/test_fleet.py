@@ -14,8 +14,8 @@ from tests.update.releases import NEXT, publish
 from tests.update.script import template_update
 
 ADDRESS = '"$TEMPLATE"'  # the documents say what to set it to
-MONOREPO = (ROOT / "docs/monorepo.md").read_text()
-PLATFORM = (ROOT / "docs/platform.md").read_text().replace("v0.5.0rc1", "v9999.1.0rc1")
+PAGE = (ROOT / "docs/platform.md").read_text().replace("v0.5.0rc1", "v9999.1.0rc1")
+PLATFORM, _, MONOREPO = PAGE.partition("## Several services in one repository")
 
 
 def shell(block: str, cwd: Path) -> str:
@@ -85,7 +85,7 @@ def test_the_workflow_of_the_document_is_clean_and_runs_for_its_service_alone(mo
 
 
 def test_the_steps_of_the_platform_document_work(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fork, versions, five, everything = blocks(PLATFORM)
+    fork, move, versions, five, everything = blocks(PLATFORM)
     run("git", "init", "--quiet", "--bare", tmp_path / "fork")
     shell(fork.replace(ADDRESS, str(base)).replace('"$FORK"', str(tmp_path / "fork")), tmp_path)
     assert "v9999.0.0.post1" in run("git", "tag", cwd=tmp_path / "fork").stdout.split()
@@ -122,3 +122,11 @@ def test_the_steps_of_the_platform_document_work(base: Path, tmp_path: Path, mon
     assert "orders: look at it" not in said
     assert run("git", "log", "-1", "--format=%D %s", cwd=orders).stdout.startswith("HEAD -> update-template")
     assert recorded(orders)["_commit"] == NEXT
+
+    run("git", "push", "--quiet", tmp_path / "fork", "HEAD", "--tags", cwd=template)
+    monkeypatch.setenv("FORK", f"git+file://{tmp_path}/fork")
+    shell(move, fleet)
+    assert {recorded(service)["_src_path"] for service in (orders, billing)} == {f"git+file://{tmp_path}/fork"}
+    (billing / "new.txt").unlink()
+    assert template_update(billing)[0] == 0
+    assert recorded(billing)["_commit"] == NEXT

@@ -66,7 +66,7 @@ def test_a_reason_is_given_whichever_command_of_gits_fails_without_a_word(servic
     code, said = template_update(service, module=script)
     assert vars(script)["run"] == really
     assert code == 1
-    assert said.startswith("It failed without a word: false\n")
+    assert said.startswith("This command failed without a message: false\n")
     assert said.endswith("Nothing is changed.")
     assert status(service) == ""
     assert version(service) != NEXT
@@ -76,7 +76,7 @@ def test_a_reason_is_given_when_copier_fails_without_a_word(service: Path, tmp_p
     program(tmp_path, "copier", "exit 3")
     code, said = make(service, f"COPIER={tmp_path / 'copier'}")
     assert code != 0
-    assert said.startswith(f"It failed without a word: {tmp_path / 'copier'} copy --quiet")
+    assert said.startswith(f"This command failed without a message: {tmp_path / 'copier'} copy --quiet")
 
 
 def test_a_required_filter_that_fails_changes_nothing(service: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_lock_and_a_file_that_is_saved_in_the_last_moment_stay(
 
     at_the_last_moment("touch .git/index.lock")
     lock = service / ".git/index.lock"
-    assert refused(service) == f"Another program of Git's is at work here, or has crashed: then delete {lock}."
+    assert refused(service) == f"Another Git command is running here. If it has crashed, delete {lock}."
     lock.unlink()
 
     monkeypatch.undo()
@@ -161,7 +161,7 @@ def test_links_of_the_users_stay_and_what_they_hide_is_updated_or_named(
     assert (service / "Makefile").is_symlink()
     assert (service / "common/Makefile").read_text().endswith("# new\n")
     assert os.readlink(service / ".devcontainer") == "../devcontainer"
-    commands = dict(re.findall("^Not here: (.*), which has changed in the template: (.*)$", said, re.MULTILINE))
+    commands = dict(re.findall("^Moved or deleted: (.*), which the template has changed: (.*)$", said, re.MULTILINE))
     assert list(commands) == [".devcontainer/compose.yaml", ".devcontainer/new.json"]
     for command in commands.values():
         assert "\n+" in run("bash", "-c", command, cwd=service).stdout

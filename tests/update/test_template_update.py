@@ -99,7 +99,7 @@ def test_an_update_needs_a_clean_tree(service: Path, hidden: tuple[str, ...]) ->
 def test_changes_that_git_is_told_to_overlook_are_not_overwritten(service: Path, flag: str) -> None:
     run("git", "update-index", flag, ".gitignore", cwd=service)
     append(service / ".gitignore", "mine\n")
-    assert "Git is told to overlook your changes of .gitignore." in refused(service)
+    assert "A flag hides your changes of .gitignore from Git." in refused(service)
 
 
 def test_an_ignored_file_is_not_overwritten(service: Path, published: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_moved_file_gets_its_updates_and_a_missing_one_is_named(service: Path,
     assert code == 0
     assert (service / "docker/Dockerfile").read_text().endswith("# new\n")
     assert not (service / "Dockerfile").exists()
-    (missing,) = re.findall("^Not here: (.*), which has changed in the template: (.*)$", said, re.MULTILINE)
+    (missing,) = re.findall("^Moved or deleted: (.*), which the template has changed: (.*)$", said, re.MULTILINE)
     assert missing[0] == "Dockerfile.dev"
     assert "\n+# new\n" in run("bash", "-c", missing[1], cwd=service).stdout
 

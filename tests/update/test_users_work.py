@@ -194,7 +194,7 @@ def test_an_update_loses_nothing_that_a_user_wrote(base: Path, original: Path, m
             script = load()
             vars(script)["run"] = Stopping(script, story["stopped"], story["fails"])
             _, said = template_update(service, *changed, module=script)
-            if "Interrupted" in said or "failed without a word" in said:
+            if "Interrupted" in said or "failed without a message" in said:
                 outcomes["stopped"] += 1
                 assert tree(service) == before
                 assert run("git", "status", "--porcelain", cwd=service).stdout == ""

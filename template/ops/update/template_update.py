@@ -62,7 +62,7 @@ def run(*command: str | Path, cwd: Path | None = None, given: str = "", env: dic
     done = subprocess.run(command, cwd=cwd, input=given, env=environment, capture_output=True, **ANY)
     if done.returncode:
         said = "\n".join(text.strip() for text in (done.stderr, done.stdout) if text.strip())
-        raise UpdateError(said or f"It failed without a word: {shlex.join(map(str, command))}")
+        raise UpdateError(said or f"This command failed without a message: {shlex.join(map(str, command))}")
     return str(done.stdout).rstrip("\n")
 
 
@@ -348,7 +348,7 @@ def check_the_way(head: str, changed: dict[str, str]) -> None:
             absent.append(name.rpartition("/")[0] or name)
         elif name in changed and (flag.islower() or flag == "S"):
             look = f"git update-index --no-assume-unchanged --no-skip-worktree {shlex.quote(name)}"
-            raise UpdateError(f"Git is told to overlook your changes of {name}. First: {look}")
+            raise UpdateError(f"A flag hides your changes of {name} from Git. First: {look}")
     if absent:
         folders = shlex.join(sorted(set(absent)))
         raise UpdateError(f"The sparse checkout lacks what changes. First: git sparse-checkout add {folders}")
@@ -369,7 +369,7 @@ def apply(head: str, tree: str, stages: list[str], changed: dict[str, str], temp
         with lock.open("xb") as file:
             file.write(old.read_bytes())
     except FileExistsError:
-        raise UpdateError(f"Another program of Git's is at work here, or has crashed: then delete {lock}.") from None
+        raise UpdateError(f"Another Git command is running here. If it has crashed, delete {lock}.") from None
     try:
         git("read-tree", "-m", "-u", head, tree, env=index)
         git("update-index", "-z", "--index-info", given="\0".join(stages), env=index)
@@ -433,7 +433,7 @@ def update(answers_file: str, version: str, changed: list[str]) -> int:
         if files[name] == "D" and name not in renamed:
             print(f'Removed: {name}, which "git checkout HEAD -- {name}" brings back.')
     for name in missing:
-        print(f"Not here: {name}, which has changed in the template: git diff {old[:12]} {new[:12]} -- :/{name}")
+        print(f"Moved or deleted: {name}, which the template has changed: git diff {old[:12]} {new[:12]} -- :/{name}")
     for name in conflicts:
         print(f"Conflict: {name}")
     if locking:
