@@ -1,6 +1,7 @@
 """What a bad hour costs the image's users: a stop, a failed start, ten times the load it can take, large bodies."""
 
 import asyncio
+import os
 import threading
 import time
 import urllib.request
@@ -49,15 +50,23 @@ BODIES = 60
 
 
 @contextmanager
-def serving(image: Image) -> Iterator[tuple[str, str]]:
-    """Run an image as it is started by itself, with more routes and one CPU; give the container and its address."""
+def serving(image: Image, *command: str) -> Iterator[tuple[str, str]]:
+    """Run an image on the first CPU, with more routes, by a command or its own; give its container and address.
+
+    The clients leave it that CPU, if there is another.
+    """
     main = image.folder / "src/my_service/main.py"
     more = image.folder / "more.py"
     more.write_text(main.read_text() + ROUTES)
     mount = f"--volume={more}:/app/src/my_service/main.py:ro"
-    options = ("--cpus=1", "--log-driver=none", "--env=PYTHONPYCACHEPREFIX=/tmp", mount)
-    with image.run(*options, workers=1) as (container, _):
-        yield container, address(container)
+    options = ("--cpuset-cpus=0", "--log-driver=none", "--env=PYTHONPYCACHEPREFIX=/tmp", mount)
+    cpus = os.sched_getaffinity(0)
+    with image.run(*options, workers=1, command=command) as (container, _):
+        os.sched_setaffinity(0, cpus - {0} or {0})
+        try:
+            yield container, address(container)
+        finally:
+            os.sched_setaffinity(0, cpus)
 
 
 async def answer(at: str, path: str, body: bytes = b"") -> tuple[int, float]:
@@ -77,25 +86,41 @@ async def answer(at: str, path: str, body: bytes = b"") -> tuple[int, float]:
         return 0, PATIENCE
 
 
-async def overloaded(at: str) -> dict[str, float]:
-    """Send ten times as many requests as are answered in one second, and look at the answers and the health."""
+async def capacity(at: str) -> float:
+    """Return how many requests are answered in one second."""
     end = time.perf_counter() + SECONDS
     done = 0
 
     async def client() -> None:
         nonlocal done
         while time.perf_counter() < end:
-            done += (await answer(at, "/compute"))[0] == 200
+            status, _ = await answer(at, "/compute")
+            done += status == 200
 
     await asyncio.gather(client(), client(), client(), client())
-    capacity = done / SECONDS
+    return done / SECONDS
+
+
+Requests = list[asyncio.Task[tuple[int, float]]]
+
+
+async def offer(at: str, rate: float) -> tuple[Requests, Requests]:
+    """Send that many requests a second, whatever is answered, and four health checks a second; return both."""
     begun = time.perf_counter()
-    requests, checks = [], []
-    for number in range(int(capacity * OVERLOAD * SECONDS)):
-        await asyncio.sleep(max(0, begun + number / capacity / OVERLOAD - time.perf_counter()))
+    requests, checks = Requests(), Requests()
+    for number in range(int(rate * SECONDS)):
+        await asyncio.sleep(max(0, begun + number / rate - time.perf_counter()))
         requests.append(asyncio.create_task(answer(at, "/compute")))
-        if number % int(capacity * OVERLOAD / 4) == 0:
+        if number % max(1, int(rate / 4)) == 0:
             checks.append(asyncio.create_task(answer(at, "/health")))
+    return requests, checks
+
+
+async def overloaded(at: str) -> dict[str, float]:
+    """Send ten times as many requests as are answered in one second, and look at the answers and the health."""
+    known = await capacity(at)
+    begun = time.perf_counter()
+    requests, checks = await offer(at, known * OVERLOAD)
     took = time.perf_counter() - begun
     ended = time.perf_counter()
     in_time = sum(request.done() and request.result()[0] == 200 for request in requests)
@@ -103,15 +128,20 @@ async def overloaded(at: str) -> dict[str, float]:
         await asyncio.sleep(0.1)
     back = time.perf_counter() - ended
     answers = await asyncio.gather(*requests)
-    times = [seconds for status, seconds in answers if status == 200]
     healthy = [seconds <= 1 for _, seconds in await asyncio.gather(*checks)]
     return {
-        "overload_goodput": 100 * in_time / took / capacity,
-        "overload_p99_s": quantiles(times, n=100)[98] if len(times) > 1 else PATIENCE,
+        "overload_goodput": 100 * in_time / took / known,
+        "overload_p99_s": p99(answers),
         "overload_unanswered": 100 * sum(status == 0 for status, _ in answers) / len(answers),
         "overload_health": 100 * sum(healthy) / len(healthy),
         "overload_back_s": back,
     }
+
+
+def p99(answers: list[tuple[int, float]]) -> float:
+    """Return the 99th percentile of the seconds of those with status 200."""
+    times = [seconds for status, seconds in answers if status == 200]
+    return quantiles(times, n=100)[98] if len(times) > 1 else PATIENCE
 
 
 def overload(image: Image) -> dict[str, float]:

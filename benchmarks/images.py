@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.containers import CONVENTIONAL, PLAIN, ROOT, load, render, running, step
@@ -24,7 +23,10 @@ BASELINES = ROOT / "benchmarks/baselines"
 WORKERS = 4  # the conventional command line's
 DEPENDENCIES = ["itsdangerous", "blinker", "tabulate"]  # to add, one a round
 
+ROUNDS = 7  # of load
+
 Layers = dict[str, int]
+Rounds = dict[str, list[float]]  # a figure of each round, by its name; the images take turns in a round
 
 
 class Image:
@@ -78,10 +80,10 @@ class Image:
         mounts = [f"--volume={self.folder}:/work", f"--volume={uv}:/usr/local/bin/uv", "--workdir=/work"]
         docker("run", "--rm", *mounts, python, "uv", "lock", "--quiet")
 
-    def run(self, *arguments: str, workers: int = WORKERS) -> Any:
-        """Run it; how many workers a conventional image has is in its command line, and always WORKERS."""
+    def run(self, *arguments: str, workers: int = WORKERS, command: tuple[str, ...] = ()) -> Any:
+        """Run it; how many workers a conventional image has is in its command line, and WORKERS without another one."""
         environment = [f"--env=WEB_CONCURRENCY={workers}", "--env=DRAIN_SECONDS=0"]  # a later one counts
-        return running(self.tag, "--memory=2g", *environment, *arguments)
+        return running(self.tag, "--memory=2g", *environment, *arguments, command=command)
 
 
 Prepared = tuple[list[Image], str, Path]  # images that can be built, the Python image and a uv binary
@@ -158,9 +160,9 @@ def sizes(images: list[Image], python: str) -> dict[str, dict[str, float]]:
     return results
 
 
-def rebuilds(images: list[Image], python: str, uv: Path) -> dict[str, dict[str, float]]:
-    """Return the seconds of a build from nothing, after a changed line, and after an added dependency."""
-    results: dict[str, dict[str, list[float]]] = {
+def rebuilds(images: list[Image], python: str, uv: Path) -> dict[str, Rounds]:
+    """Return the seconds of builds from nothing, after a changed line, and after an added dependency."""
+    results: dict[str, Rounds] = {
         image.name: {"code_rebuild_s": [], "dependency_rebuild_s": [], "full_rebuild_s": []} for image in images
     }
     for number in range(9):
@@ -173,40 +175,38 @@ def rebuilds(images: list[Image], python: str, uv: Path) -> dict[str, dict[str, 
             step(f"images: a dependency added, round {number + 1} of {len(DEPENDENCIES)}: {image.name}")
             image.add_dependency(dependency, python, uv)
             results[image.name]["dependency_rebuild_s"].append(image.build())
-    for image in images:
-        step(f"images: built without cached layers: {image.name}")
-        results[image.name]["full_rebuild_s"].append(image.build("--no-cache"))
-    return {name: {what: median(seconds) for what, seconds in result.items()} for name, result in results.items()}
+    for number in range(5):
+        for image in turn(images, number):
+            step(f"images: built without cached layers, round {number + 1} of 5: {image.name}")
+            results[image.name]["full_rebuild_s"].append(image.build("--no-cache"))
+    return results
 
 
-def start(images: list[Image], cpus: str, rounds: int = 9) -> dict[str, float]:
-    """Return the median milliseconds of that many starts of each image."""
-    seconds: dict[str, list[float]] = {image.name: [] for image in images}
+def start(images: list[Image], cpus: str, rounds: int = 9) -> Rounds:
+    """Return the milliseconds of that many starts of each image."""
+    milliseconds: Rounds = {image.name: [] for image in images}
     for number in range(rounds):
         for image in turn(images, number):
             step(f"images: start with {cpus} CPUs, round {number + 1} of {rounds}: {image.name}")
             with image.run(f"--cpus={cpus}") as (_, took):
-                seconds[image.name].append(took)
-    return {name: median(values) * 1000 for name, values in seconds.items()}
+                milliseconds[image.name].append(took * 1000)
+    return milliseconds
 
 
-def loaded(images: list[Image], workers: dict[str, int]) -> dict[str, tuple[float, float, float]]:
+def loaded(images: list[Image], workers: dict[str, int]) -> dict[str, Rounds]:
     """Return requests per second, their 99th percentile and the container's memory after them, at one CPU."""
-    results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in workers}
+    results: dict[str, Rounds] = {name: {"requests_per_second": [], "p99_ms": [], "memory_mb": []} for name in workers}
     images = [image for image in images if image.name in workers]
-    for number in range(5):
+    for number in range(ROUNDS):
         for image in turn(images, number):
             count = workers[image.name]
-            step(f"images: requests to {count} workers, round {number + 1} of 5: {image.name}")
+            step(f"images: requests to {count} workers, round {number + 1} of {ROUNDS}: {image.name}")
             with image.run("--cpus=1", "--log-driver=none", workers=count) as (container, _):
                 load(container)
                 rate, p99 = load(container)
-                results[image.name].append((rate, p99, megabytes(container)))
-    medians = {}
-    for name, rounds in results.items():
-        rates, p99s, memories = zip(*rounds, strict=True)
-        medians[name] = (median(rates), median(p99s), median(memories))
-    return medians
+                for figure, value in zip(results[image.name].values(), (rate, p99, megabytes(container)), strict=True):
+                    figure.append(value)
+    return results
 
 
 def turn(images: list[Image], number: int) -> list[Image]:
@@ -236,34 +236,29 @@ def built(prepare: Callable[[Path], Prepared] = prepare) -> Iterator[Prepared]:
                 docker("image", "rm", "--force", built)
 
 
-def costs() -> dict[str, dict[str, float]]:
+def costs() -> dict[str, dict[str, float | list[float]]]:
     """Return what each image costs to keep and to build."""
     with built() as (images, python, uv):
         sized, rebuilt = sizes(images, python), rebuilds(images, python, uv)
     return {name: sized[name] | rebuilt[name] for name in NAMES}
 
 
-def requests() -> dict[str, dict[str, float]]:
+def requests() -> dict[str, Rounds]:
     """Return how each image serves with the same workers, and with those it has by itself."""
     with built() as (images, *_):
         same = loaded(images, dict.fromkeys(NAMES, WORKERS))
         own = same | loaded(images, dict.fromkeys(OURS, 1))
-    names = ("requests_per_second", "p99_ms", "memory_mb")
-    return {
-        image: dict(zip(names, same[image], strict=True))
-        | {f"own_{name}": value for name, value in zip(names, own[image], strict=True)}
-        for image in NAMES
-    }
+    return {image: same[image] | {f"own_{name}": value for name, value in own[image].items()} for image in NAMES}
 
 
-def starts() -> dict[str, dict[str, float]]:
-    """Return the median milliseconds from the start of a container to its first answer with status 200."""
+def starts() -> dict[str, Rounds]:
+    """Return the milliseconds from the start of a container to its first answer with status 200."""
     with built() as (images, *_):
         two, quarter = start(images, "2"), start(images, "0.25")
     return {name: {"start_2_cpus_ms": two[name], "start_quarter_cpu_ms": quarter[name]} for name in NAMES}
 
 
-def database() -> dict[str, dict[str, float]]:
+def database() -> dict[str, dict[str, float | list[float]]]:
     """Return what the answer database=postgres costs: compressed megabytes, and milliseconds of a start."""
     with built(prepare_database) as (images, *_):
         size = {image.name: sum(image.push().values()) / 1e6 for image in images}

@@ -1,14 +1,12 @@
-"""What the process costs: middleware and logs against none, preload against none, workers against each other.
+"""What the process costs: middleware and logs against none, preload against none.
 
 Each variant is a container of the image of the default answers with one CPU.
 """
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.containers import CONVENTIONAL, PLAIN, load, render, running, step
@@ -42,7 +40,8 @@ def build() -> None:
         (folder / "conventional.py").write_text(CONVENTIONAL)
         # The import before Gunicorn's own would be a preload, too.
         config = (folder / "gunicorn.conf.py").read_text().replace("preload_app = True", "preload_app = False")
-        (folder / "lazy.conf.py").write_text(re.sub(r"\ntry:\n.*?sys\.exit\(1\)\n", "", config, flags=re.DOTALL))
+        before, _, rest = config.partition("try:\n    import my_service.main")
+        (folder / "lazy.conf.py").write_text(before + rest[rest.index("gc.freeze()") :])
         copy = "COPY plain.py conventional.py lazy.conf.py /app/src/"
         (folder / "bench.Dockerfile").write_text(f"FROM {IMAGE}-base\n{copy}\n")
         (folder / ".dockerignore").write_text("")
@@ -59,7 +58,7 @@ def serving(command: str, workers: int) -> Iterator[str]:
         yield container
 
 
-def middleware() -> dict[str, Any]:
+def middleware() -> dict[str, list[float]]:
     """Compare requests per second, the variants taking turns."""
     rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for number in range(ROUNDS):
@@ -69,16 +68,10 @@ def middleware() -> dict[str, Any]:
             with serving(VARIANTS[name], 1) as container:
                 load(container)
                 rates[name].append(load(container)[0])
-    return {
-        name: {
-            "requests_per_second": median(rate),
-            "ratios": sorted(a / b for a, b in zip(rate, rates["no middleware, no logs"], strict=True)),
-        }
-        for name, rate in rates.items()
-    }
+    return rates
 
 
-def memory() -> dict[str, float]:
+def memory() -> dict[str, list[float]]:
     """Compare the memory of four workers with and without preload, shared pages counted once (PSS), in MiB."""
     pss: dict[str, list[float]] = {"preload": [], "no preload": []}
     for number in range(3):
@@ -88,22 +81,7 @@ def memory() -> dict[str, float]:
                 load(container)
                 lines = docker("exec", container, "sh", "-c", "cat /proc/[0-9]*/smaps_rollup 2>/dev/null | grep ^Pss:")
                 pss[name].append(sum(int(line.split()[1]) for line in lines.splitlines()) / 1024)
-    return {name: median(sizes) for name, sizes in pss.items()}
-
-
-def workers() -> dict[str, dict[str, float]]:
-    """Compare one, two and four workers that share one CPU."""
-    results: dict[int, list[tuple[float, float]]] = {1: [], 2: [], 4: []}
-    for number in range(4):
-        for count, rounds in results.items():
-            step(f"process: round {number + 1} of 4: {count} workers")
-            with serving(OURS, count) as container:
-                load(container)
-                rounds.append(load(container))
-    return {
-        str(count): {"requests_per_second": median(r for r, _ in rounds), "p99_ms": median(p for _, p in rounds)}
-        for count, rounds in results.items()
-    }
+    return pss
 
 
 def measure() -> dict[str, Any]:
@@ -111,6 +89,6 @@ def measure() -> dict[str, Any]:
     step("process: building the image")
     build()
     try:
-        return {"middleware": middleware(), "memory": memory(), "workers": workers()}
+        return {"middleware": middleware(), "memory": memory()}
     finally:
         docker("image", "rm", "--force", IMAGE, f"{IMAGE}-base")

@@ -3,13 +3,18 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.containers import ROOT
+from benchmarks.growth import LOADS
 
 RESULTS = ROOT / "benchmarks/results.json"
 PICTURES = {theme: ROOT / f"docs/benchmarks-{theme}.png" for theme in ("light", "dark")}
+GROWTH = ROOT / "docs/growth.png"
 IMAGES = {"conventional": "conventional", "uv": "uv's example", "slim": "`slim`", "minimal": "`minimal`"}
+
+Figure = float | list[float]  # of all rounds, or of each
 
 
 @dataclass
@@ -32,11 +37,13 @@ MEASURES = {
     "dependency_rebuild_s": Measure(
         "Rebuild after a new dependency", "s", "`docker build` with a warm package cache, median of 3"
     ),
-    "full_rebuild_s": Measure("Build without cached layers", "s", "`docker build --no-cache`, warm package cache"),
+    "full_rebuild_s": Measure(
+        "Build without cached layers", "s", "`docker build --no-cache`, warm package cache, median of 5"
+    ),
     "start_2_cpus_ms": Measure("Start, 2 CPUs", "ms", "container start to the first 200 of `/health`, median of 9"),
     "start_quarter_cpu_ms": Measure("Start, 0.25 CPU", "ms", "the same on the smallest Fargate task's CPU"),
     "requests_per_second": Measure(
-        "Requests per second, 4 workers each", "", "16 connections for 3 s, 1 CPU, median of 5"
+        "Requests per second, 4 workers each", "", "16 connections for 3 s, 1 CPU, median of 7"
     ),
     "p99_ms": Measure("99th percentile, 4 workers each", "ms", "in the same runs"),
     "memory_mb": Measure("Memory, 4 workers each", "MB", "`docker stats` after the load, in the same runs"),
@@ -76,44 +83,40 @@ def load() -> Any:
 
 def documents(results: dict[str, Any]) -> dict[Path, str]:
     """Return what `make bench` writes into each document, as Markdown."""
-    few = table(results, IN_README, ["conventional", "slim", "minimal"])
+    few = table(results, IN_README, ["conventional", "slim", "minimal"], interval=False)
     return {ROOT / "README.md": few, ROOT / "docs/benchmarks.md": everything(results)}
 
 
 def everything(results: dict[str, Any]) -> str:
     """Return every table: images, how each figure is measured, process and rendering."""
     process, rendering = results["process"], results["rendering"]
-    middleware = [
-        [name, f"{rate['requests_per_second']:,.0f}", f"{median(rate['ratios']):.2f}", spread(rate["ratios"])]
-        for name, rate in process["middleware"].items()
+    plain, apart = process["middleware"]["no middleware, no logs"], process["memory"]["no preload"]
+    middleware = [[name, cell(rates, plain)] for name, rates in process["middleware"].items()]
+    memory = [[name, cell(pss, apart)] for name, pss in process["memory"].items()]
+    growth = results["growth"]
+    servers = list(growth["offered"])
+    sizes = [
+        [f"{size}, {unit}", *(cell(row[name][figure], row["conventional"][figure]) for name in servers)]
+        for figure, unit in (("requests_per_second", "requests/s"), ("memory_mb", "MB"))
+        for size, row in growth["requests"].items()
     ]
-    memory = [
-        [name, f"{pss:.0f}", f"{pss / process['memory']['no preload']:.2f}"] for name, pss in process["memory"].items()
+    offered = [
+        [f"{times:g}", *(f"{growth['offered'][name][number]:.2g}" for name in servers)]
+        for number, times in enumerate(LOADS)
     ]
-    one = process["workers"]["1"]["requests_per_second"]
-    workers = [
-        [
-            count,
-            f"{rate['requests_per_second']:,.0f}",
-            f"{rate['requests_per_second'] / one:.2f}",
-            f"{rate['p99_ms']:.0f}",
-        ]
-        for count, rate in process["workers"].items()
-    ]
+    files = [[f"{int(count):,}", f"{seconds:.3g}"] for count, seconds in growth["updates"].items()]
     copies = rendering["copy_ms"]
-    rendered = [
-        [f"`copier copy`, {name}", f"{ms:,.0f}", f"{ms / copies['one file']:.2f}"] for name, ms in copies.items()
-    ]
+    rendered = [[f"`copier copy`, {name}", cell(ms, copies["one file"])] for name, ms in copies.items()]
     slowest, wait = max(rendering["question_ms"].items(), key=lambda question: question[1])
-    rendered.append([f"longest wait for a question, `{slowest}`", f"{wait:.0f}", ""])
+    rendered.append([f"longest wait for a question, `{slowest}`", f"{wait:.0f}"])
     known = merged(results)["conventional"]
     how = [[measure.label, measure.how] for name, measure in MEASURES.items() if name in known]
     database = []
     for runtime in ("slim", "minimal"):
         without, with_one = results["database"][runtime], results["database"][f"{runtime}-postgres"]
         more = with_one["compressed_mb"] - without["compressed_mb"]
-        slower = with_one["start_2_cpus_ms"] / without["start_2_cpus_ms"]
-        database.append([IMAGES[runtime], f"{more:.1f}", f"{slower:.2f}"])
+        slower = cell(with_one["start_2_cpus_ms"], without["start_2_cpus_ms"])
+        database.append([IMAGES[runtime], f"{more:.1f}", slower])
     updates = [
         [what.replace("_", " "), f"{number:,.3g}" if number % 1 else f"{number:,.0f}"]
         for what, number in results["updates"].items()
@@ -125,16 +128,20 @@ def everything(results: dict[str, Any]) -> str:
             "## How each figure is measured",
             markdown(["figure", "measured as"], how, numbers=False),
             "## Request middleware and logs",
-            "A ratio is the middle one of six rounds, so it is not that of the two medians.",
-            markdown(["one worker, one CPU", "requests/s", "ratio", "least to most"], middleware),
+            markdown(["one worker, one CPU", "requests/s"], middleware),
             "## Preloading the application",
-            markdown(["four workers, shared pages counted once (PSS)", "MiB", "ratio"], memory),
-            "## Workers on one CPU",
-            markdown(["workers", "requests/s", "ratio", "p99, ms"], workers),
+            markdown(["four workers, shared pages counted once (PSS)", "MiB"], memory),
+            "## How cost grows",
+            "![Requests per second, waiting times and updates against their size](growth.png)",
+            "The other servers run the conventional image's application, each with its own access log.",
+            markdown(["workers", *servers], sizes),
+            "One worker on a CPU of its own computes for 20 ms in each request.",
+            markdown(["offered load, times the capacity: 99th percentile, s", *servers], offered),
+            markdown(["files of the owner, update of one service", "s"], files),
             "## Rendering",
-            markdown(["", "ms", "ratio"], rendered),
+            markdown(["", "ms"], rendered),
             "## A database",
-            markdown(["`database=postgres` against `none`", "compressed, MB more", "start, 2 CPUs, ratio"], database),
+            markdown(["`database=postgres` against `none`", "compressed, MB more", "start, 2 CPUs, ms"], database),
             "## Updates",
             "Services of the last four releases, each with random lines of its owner, move to this version.",
             markdown(["", "number"], updates),
@@ -142,7 +149,7 @@ def everything(results: dict[str, Any]) -> str:
     )
 
 
-def table(results: dict[str, Any], measures: list[str], images: list[str]) -> str:
+def table(results: dict[str, Any], measures: list[str], images: list[str], interval: bool = True) -> str:
     """Return these figures of these images, each with its ratio to the conventional image's."""
     known = merged(results)
     rows = []
@@ -151,7 +158,9 @@ def table(results: dict[str, Any], measures: list[str], images: list[str]) -> st
             continue
         measure = MEASURES[name]
         cells = [
-            "-" if image == "minimal" and name in NO_BASE else cell(known[image][name], known["conventional"][name])
+            "-"
+            if image == "minimal" and name in NO_BASE
+            else cell(known[image][name], known["conventional"][name], interval)
             for image in images
         ]
         rows.append([f"{measure.label}, {measure.unit}".removesuffix(", "), *cells])
@@ -164,25 +173,25 @@ def markdown(head: list[str], rows: list[list[str]], numbers: bool = True) -> st
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
 
 
-def cell(value: float, conventional: float) -> str:
-    """Return a figure, and its ratio to the conventional image's where that says something."""
+def cell(figure: Figure, base: Figure, interval: bool = True) -> str:
+    """Return the median of a figure, and where that says something, of its ratio to the base's in each round."""
+    value = middle(figure)
     text = f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-    if value == conventional or not conventional or value / conventional < 0.005:
+    if figure == base or not middle(base) or value / middle(base) < 0.005:
         return text
-    return f"{text} ({value / conventional:.2f})"
+    if isinstance(figure, list) and isinstance(base, list):
+        ratios = [one / other for one, other in zip(figure, base, strict=True)]
+        least_to_most = f", {min(ratios):.2f} to {max(ratios):.2f}" if interval else ""
+        return f"{text} ({median(ratios):.2f}{least_to_most})"
+    return f"{text} ({value / middle(base):.2f})"
 
 
-def median(values: list[float]) -> float:
-    """Return the middle one of sorted values."""
-    return values[len(values) // 2]
+def middle(figure: Figure) -> float:
+    """Return a figure, or the median of its rounds."""
+    return median(figure) if isinstance(figure, list) else figure
 
 
-def spread(values: list[float]) -> str:
-    """Return the first and the last of sorted values."""
-    return f"{values[0]:.2f} to {values[-1]:.2f}"
-
-
-def merged(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+def merged(results: dict[str, Any]) -> dict[str, dict[str, Figure]]:
     """Return all that is known of each image."""
     parts = ("images", "starts", "requests", "failures")
     return {image: {k: v for part in parts for k, v in results[part][image].items()} for image in IMAGES}
@@ -198,7 +207,7 @@ def write(results: dict[str, Any]) -> None:
 
 
 def plot(results: dict[str, Any]) -> None:
-    """Draw the six figures that a user feels, a panel each; ours in one colour."""
+    """Draw the six figures that a user feels, a panel each, with ours in one colour; and how cost grows."""
     from matplotlib import pyplot
 
     known = merged(results)
@@ -211,7 +220,7 @@ def plot(results: dict[str, Any]) -> None:
         figure.suptitle("Shorter is better", color=ink, fontsize=12)
         for panel, name in zip(panels.flat, SIX, strict=True):
             measure = MEASURES[name]
-            values = [known[image][name] for image in IMAGES]
+            values = [middle(known[image][name]) for image in IMAGES]
             bars = panel.barh(
                 [label.strip("`") for label in IMAGES.values()], values, color=[grey, grey, ours, ours], height=0.7
             )
@@ -225,3 +234,21 @@ def plot(results: dict[str, Any]) -> None:
             panel.spines[:].set_visible(False)
         figure.savefig(path, dpi=100, metadata={"Software": None})
         pyplot.close(figure)
+
+    growth = results["growth"]
+    figure, (requests, waits, updates) = pyplot.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    for name, times in growth["offered"].items():
+        rates = [middle(row[name]["requests_per_second"]) for row in growth["requests"].values()]
+        requests.plot(list(growth["requests"]), rates, marker="o", label=name)
+        waits.plot(LOADS, times, marker="o", label=name)
+    updates.plot([int(count) for count in growth["updates"]], list(growth["updates"].values()), marker="o")
+    requests.set_title("Requests per second, by workers", fontsize=10)
+    waits.set_title("99th percentile, s, by offered load", fontsize=10)
+    updates.set_title("Update of one service, s, by files", fontsize=10)
+    waits.loglog(base=10)
+    updates.semilogx()
+    for panel in (requests, waits, updates):
+        panel.set_ylim(bottom=0 if panel is not waits else None)
+    requests.legend(fontsize=8)
+    figure.savefig(GROWTH, dpi=100, metadata={"Software": None})
+    pyplot.close(figure)

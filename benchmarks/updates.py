@@ -16,7 +16,7 @@ from tests.support.template import NEWEST, copy
 from tests.update.script import template_update
 from tests.update.versions import versions
 
-SERVICES = int(os.environ.get("SERVICES", "200"))
+SERVICES = int(os.environ.get("SERVICES", "100"))
 EDITS = 5
 
 

@@ -23,10 +23,13 @@ def test_the_readme_says_what_was_measured_of_stops_and_failed_starts() -> None:
     lost = [f"lost {image['lost_requests']} of 100" for image in (conventional, ours)]
     assert all(text in readme for text in lost)
     assert f"writes {conventional['lines_after_the_reason']} more lines after the reason" in readme
+    assert f"leaves {conventional['overload_unanswered']:.0f} of 100 without an answer" in readme
+    assert (ours["overload_unanswered"], ours["overload_health"]) == (0, 100)
     updates = report.load()["updates"]
     assert (
         f"In {updates['services']} tried updates of edited services, no line was lost; {updates['with_conflicts']}"
         in readme
     )
+    assert f"{updates['refused']} stopped at edits of files that this version removes" in readme
     assert updates["lines_lost"] == 0
     assert ours["lines_after_the_reason"] == 0, "the README says that the reason is the last line"
