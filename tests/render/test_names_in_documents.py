@@ -28,7 +28,7 @@ KINDS = {
     "variable": (
         r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b",
         "AWS_DEFAULT_REGION COMPOSE_FILE COPIER_SETTINGS_PATH HTTPS_PROXY MALLOC_ARENA_MAX PROMETHEUS_MULTIPROC_DIR "
-        "SENTRY_DSN WATCHFILES_FORCE_POLLING",
+        "PYTHON_LAZY_IMPORTS SENTRY_DSN WATCHFILES_FORCE_POLLING",
     ),
     "parameter": (
         r"^[A-Z][a-z]+(?:[A-Z][A-Za-z]*)+(?==|$)",
