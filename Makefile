@@ -44,10 +44,6 @@ rehearse: $(UV) ## Rehearse all kinds of deployments under load, and write their
 bench: $(UV) ## Measure what the image and the process cost, as ratios
 	CONTAINERD_IMAGE_STORE=yes $(RIG) run uv run --group bench python -m benchmarks
 
-.PHONY: pictures
-pictures: $(UV) ## Draw the README's picture of a running service
-	PYTHONPATH=. $(RIG) run uv run --group bench python docs/pictures.py
-
 .PHONY: lint
 lint: $(UV) ## Check style and types of the tests
 	uv run ruff check
