@@ -5,19 +5,18 @@ Beside the conventional image stand the servers that a user would take instead, 
 
 import asyncio
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.containers import ROOT, load, step
+from benchmarks.containers import load, step
 from benchmarks.failures import OVERLOAD, capacity, offer, p99, serving
 from benchmarks.images import Image, Prepared, Rounds, built, megabytes, prepare
+from benchmarks.updates import template_of
 from tests.support.commands import commit
-from tests.support.template import NEWEST, copy
+from tests.support.template import copy
 from tests.update.script import template_update
-from tests.update.versions import versions
 
 ROUNDS = 3
 SIZES = [(1, 0.25), (1, 1), (2, 1), (4, 1)]  # workers and CPUs
@@ -86,11 +85,8 @@ def offered(images: dict[str, Image]) -> dict[str, list[float]]:
 def updates() -> dict[str, float]:
     """Return the seconds of an update from the last release by the number of the owner's files."""
     with tempfile.TemporaryDirectory() as name:
-        template, service = Path(name, "template"), Path(name, "service")
-        subprocess.run(["git", "clone", "--quiet", "--no-local", ROOT, template], check=True)
-        subprocess.run(["git", "tag", NEWEST], cwd=template, check=True)
-        version, revision = list(versions(template).items())[-2]
-        subprocess.run(["git", "tag", "--force", version, revision], cwd=template, check=True, capture_output=True)
+        service = Path(name, "service")
+        template, (version, _) = template_of(Path(name), last=2)
         results = {}
         for files in FILES:
             step(f"growth: update with {files} files")

@@ -34,20 +34,27 @@ def edit(service: Path, number: int) -> set[str]:
     return mine
 
 
+def template_of(folder: Path, *, last: int) -> tuple[Path, list[str]]:
+    """Clone the template, and return it with its last releases as tags, and the working tree's commit as the newest."""
+    template = folder / "template"
+    subprocess.run(["git", "clone", "--quiet", "--no-local", ROOT, template], check=True)
+    releases = dict(list(versions(template).items())[-last:])
+    for version, revision in {NEWEST: "HEAD", **releases}.items():
+        subprocess.run(["git", "tag", "--force", version, revision], cwd=template, check=True, capture_output=True)
+    return template, list(releases)
+
+
 def measure() -> dict[str, float]:
     """Update each service; return seconds for one, without Copier's start, and how many met what."""
     with tempfile.TemporaryDirectory() as name:
-        template, service = Path(name, "template"), Path(name, "service")
-        subprocess.run(["git", "clone", "--quiet", "--no-local", ROOT, template], check=True)
-        subprocess.run(["git", "tag", NEWEST], cwd=template, check=True)
-        releases = list(versions(template).items())[-4:]
-        for version, revision in releases:
-            subprocess.run(["git", "tag", "--force", version, revision], cwd=template, check=True, capture_output=True)
+        service = Path(name, "service")
+        template, releases = template_of(Path(name), last=4)
+        for version in releases:
             copy(template, Path(name, version), {}, version)
         seconds, conflicts, refused, lost = [], 0, 0, 0
         for number in range(SERVICES):
             step(f"updates: service {number + 1} of {SERVICES}")
-            shutil.copytree(Path(name, releases[number % len(releases)][0]), service)
+            shutil.copytree(Path(name, releases[number % len(releases)]), service)
             mine = edit(service, number)
             begun = time.monotonic()
             _, said = template_update(service)
