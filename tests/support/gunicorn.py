@@ -29,6 +29,8 @@ class Gunicorn:
 
     def events(self) -> list[dict[str, Any]]:
         """Return the lines of the log; a line that is not one JSON object is an error."""
+        if self.process.poll() is None:
+            time.sleep(0.2)  # the line of a request follows its answer
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
 
     def stop(self) -> float:
