@@ -1,5 +1,6 @@
 """What rendering costs: a copy beside that of a template with one file, and the wait for each question."""
 
+import shutil
 import subprocess
 import tempfile
 import time
@@ -13,17 +14,27 @@ from tests.support.template import ASKED, EXAMPLES, first_line
 from tests.support.terminal import terminal
 
 ROUNDS = 9
+COPY = ["copier", "copy", "--quiet", "--defaults", "--vcs-ref=HEAD"]
 
 
 def templates(folder: Path) -> dict[str, Path]:
-    """Return a clone of this template, without what is not committed, and the smallest one that there can be."""
-    ours, smallest = folder / "ours", folder / "smallest"
+    """Return a clone of this template, without what is not committed, and two that show what Copier takes itself.
+
+    The smallest one has a file, the other as many as this template renders, each a letter, and neither asks anything.
+    """
+    ours, smallest, letters = folder / "ours", folder / "smallest", folder / "letters"
     subprocess.run(["git", "clone", "--quiet", "--no-local", ROOT, ours], check=True)
     (smallest / "template").mkdir(parents=True)
     (smallest / "copier.yml").write_text("_subdirectory: template\n")
     (smallest / "template/README.md").write_text("A file.\n")
     commit(smallest)
-    return {"one file": smallest, "this template": ours}
+    subprocess.run([*COPY, ours, letters / "template"], check=True)
+    files = [path for path in (letters / "template").rglob("*") if path.is_file()]
+    for path in files:
+        path.write_text("a\n")
+    shutil.copy(smallest / "copier.yml", letters)
+    commit(letters)
+    return {"one file": smallest, f"{len(files)} files of a letter": letters, "this template": ours}
 
 
 def copies(sources: dict[str, Path], folder: Path) -> dict[str, list[float]]:
@@ -32,9 +43,8 @@ def copies(sources: dict[str, Path], folder: Path) -> dict[str, list[float]]:
     for number in range(ROUNDS):
         for name, source in sources.items():
             step(f"rendering: copy, round {number + 1} of {ROUNDS}: {name}")
-            command = ["copier", "copy", "--quiet", "--defaults", "--vcs-ref=HEAD"]
             begun = time.monotonic()
-            subprocess.run([*command, source, folder / f"{name}-{number}"], check=True)
+            subprocess.run([*COPY, source, folder / f"{name}-{number}"], check=True)
             milliseconds[name].append((time.monotonic() - begun) * 1000)
     return milliseconds
 
