@@ -386,6 +386,20 @@ def test_versions_of_bots_and_digests_of_make_lock_never_conflict_and_the_newer_
     }
 
 
+def test_an_image_that_the_owner_has_in_two_versions_keeps_both(copy: Copy, published: Path) -> None:
+    service = copy(NEWEST, template=published, database="postgres")
+    compose = service / "compose.yaml"
+    (image,) = re.findall(r"^    image: (.*postgres:.*)$", compose.read_text(), re.MULTILINE)
+    name, tag = image.rsplit(":", 1)
+    edit(compose, f"image: {image}", f"image: {name}:{int(tag[:2]) + 1}{tag[2:]}")  # by a bot
+    edit(compose, "\nservices:\n", f"\nservices:\n  archive:\n    image: {name}:9.6\n\n")
+    before = versions_of(service, "compose.yaml"), f"image: {name}:9.6\n"
+    commit(service)
+    assert template_update(service) == (0, f"{UPDATED}\n")
+    assert before[1] in compose.read_text()
+    assert versions_of(service, "compose.yaml") == before[0]
+
+
 def test_another_version_that_a_person_chose_is_no_bots(service: Path, published: Path) -> None:
     edit(service / "Dockerfile", "-slim-trixie", "-slim-bookworm")
     commit(service)

@@ -97,16 +97,24 @@ Versions = dict[tuple[str, str], str]
 
 
 def pinned(text: str) -> Versions:
-    """Return the versions of the images and actions that a file names, by what stands around them."""
-    return {(before, after): version for before, version, after in PINNED.findall(text)}
+    """Return the versions of the images and actions that a file names, by what stands around them.
+
+    What has two versions in one file, an owner has chosen: it is left alone.
+    """
+    found: dict[tuple[str, str], set[str]] = {}
+    for before, version, after in PINNED.findall(text):
+        found.setdefault((before, after), set()).add(version)
+    return {key: version for key, (version, *others) in found.items() if not others}
 
 
-def write_pinned(path: Path, versions: Versions) -> None:
-    """Write such versions into a file."""
+def write_pinned(path: Path, versions: Versions, unless_newer: bool) -> None:
+    """Write such versions into a file, if wanted only where it has no newer one: a digest goes with its tag."""
 
     def line(found: re.Match[str]) -> str:
-        before, version, after = found.groups("")
-        return f"{before}{versions.get((before, after), version)}{after}"
+        before, there, after = found.groups("")
+        version = versions.get((before, after), there)
+        older = numbers(version) != numbers(there) and numbers(version)[1] <= numbers(there)[1]
+        return f"{before}{there if unless_newer and older else version}{after}"
 
     path.write_bytes(PINNED.sub(line, path.read_bytes().decode(**ANY)).encode(**ANY))
 
@@ -262,24 +270,16 @@ class Scratch:
                     if was[key] != mine[key] and words == mine_words and number <= mine_number:
                         moved.setdefault(path, {})[key] = mine[key]
                 if path in moved:
-                    write_pinned(path, {key: was[key] for key in moved[path]})
+                    write_pinned(path, {key: was[key] for key in moved[path]}, unless_newer=False)
         if moved:
             self.git("commit", "--quiet", "--all", "--amend", "--allow-empty", "--no-edit")
         return moved
 
     def pin(self, moved: dict[Path, Versions]) -> None:
-        """Write them again where the template has no newer version: a digest goes with its tag."""
+        """Write them again where the template has no newer version."""
         for path, mine in moved.items():
             if path.is_file():
-                now = pinned(path.read_bytes().decode(**ANY))
-                write_pinned(
-                    path,
-                    {
-                        key: mine[key]
-                        for key in mine.keys() & now.keys()
-                        if numbers(mine[key]) == numbers(now[key]) or numbers(mine[key])[1] > numbers(now[key])[1]
-                    },
-                )
+                write_pinned(path, mine, unless_newer=True)
 
     def files(self, *which: str) -> list[str]:
         return split(self.git("ls-files", "-z", *which))
