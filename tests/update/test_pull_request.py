@@ -79,6 +79,22 @@ def test_one_pull_request_shows_what_is_new_until_somebody_works_on_it(
     assert on_branch(checkout, ".gitignore") == "resolved\n"
 
 
+BOT = "41898282+github-actions[bot]@users.noreply.github.com"
+
+
+def test_a_persons_commit_that_the_bot_has_rebased_is_left_alone(
+    checkout: Path, published: Path, github: GitHub
+) -> None:
+    weekly(checkout, github)
+    (checkout / "mine.txt").write_text("mine\n")
+    commit(checkout)
+    run("git", "commit", "--quiet", "--amend", "--no-edit", cwd=checkout, GIT_COMMITTER_EMAIL=BOT)
+    run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
+    publish(published, 3)
+    assert LEFT_ALONE in weekly(checkout, github)
+    assert on_branch(checkout, "mine.txt") == "mine\n"
+
+
 def test_a_branch_with_a_persons_commit_is_left_alone_without_a_pull_request_too(
     checkout: Path, published: Path, github: GitHub
 ) -> None:
@@ -88,8 +104,7 @@ def test_a_branch_with_a_persons_commit_is_left_alone_without_a_pull_request_too
     run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
     (github.folder / "state.json").write_text('{"releases": [], "pulls": []}')
     # The newest commit is the workflow's own.
-    bot = "41898282+github-actions[bot]@users.noreply.github.com"
-    run("git", "-c", f"user.email={bot}", "commit", "--quiet", "--allow-empty", "--message", "Mine", cwd=checkout)
+    run("git", "-c", f"user.email={BOT}", "commit", "--quiet", "--allow-empty", "--message", "Mine", cwd=checkout)
     run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
     publish(published, 3)
     assert LEFT_ALONE in weekly(checkout, github)
