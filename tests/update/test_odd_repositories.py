@@ -116,14 +116,26 @@ def test_file_names_may_have_any_bytes(service: Path) -> None:
     assert template_update(service) == (0, f"{UPDATED}\n")
 
 
-@pytest.mark.parametrize("setting", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_TEMPLATE_DIR"])
+VALUES = {
+    "GIT_TEMPLATE_DIR": "",
+    "GIT_DEFAULT_HASH": "sha256",
+    "GIT_GLOB_PATHSPECS": "1",
+    "GIT_NAMESPACE": "other",
+    "GIT_AUTHOR_DATE": "no date",
+    "GIT_QUARANTINE_PATH": "objects",
+    "GIT_CONFIG_COUNT": "",
+    "GIT_CONFIG_PARAMETERS": "'commit.gpgSign=true' 'gpg.program=false'",
+}
+
+
+@pytest.mark.parametrize("setting", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", *VALUES])
 def test_variables_of_gits_that_hooks_set_change_nothing(
     service: Path, tmp_path: Path, setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
     commit(other)
-    values = {"GIT_WORK_TREE": other, "GIT_INDEX_FILE": other / ".git/index", "GIT_TEMPLATE_DIR": ""}
+    values = VALUES | {"GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / ".git/index")}
     monkeypatch.setenv(setting, str(values.get(setting, other / ".git")))
     said = template_update(service)
     monkeypatch.undo()

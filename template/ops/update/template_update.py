@@ -33,7 +33,7 @@ SETTINGS = {
     "merge.directoryRenames": "true",
     "status.showUntrackedFiles": "normal",
 }
-GIVEN = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
+GIVEN = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
 OVERRIDDEN = {"GIT_CONFIG_COUNT": str(GIVEN + len(SETTINGS))}
 for number, (key, setting) in enumerate(SETTINGS.items(), GIVEN):
     OVERRIDDEN |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": setting}
@@ -42,8 +42,11 @@ ISOLATED = OVERRIDDEN | {
     "GIT_CONFIG_SYSTEM": os.devnull,
     "GIT_LITERAL_PATHSPECS": "1",
 }
-# Hooks and aliases of Git's name their repository by these. Here the folder does.
-NAMED = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX"]
+# Hooks and aliases of Git's name their repository, author and settings by these. Here the folder and the above do.
+NAMED = re.compile(
+    "GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|COMMON_DIR|PREFIX|NAMESPACE|QUARANTINE_PATH|DEFAULT_HASH"
+    "|CONFIG_PARAMETERS|.*_PATHSPECS|AUTHOR_.*|COMMITTER_.*)"
+)
 
 ANY: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # files and their names may have any bytes
 # A line that names an image or an action: what stands before its version, the version, what stands after it.
@@ -453,13 +456,13 @@ def interrupt(*_: object) -> None:
 
 def main(answers_file: str, version: str, *changed: str) -> int | str:
     """Return the exit code, or the error message."""
-    for name in NAMED:
-        os.environ.pop(name, None)
+    for name in filter(NAMED.fullmatch, list(os.environ)):
+        del os.environ[name]
     try:
         return update(answers_file, version, list(changed))
     except KeyboardInterrupt:
         return "Interrupted. Nothing is changed."
-    except (UpdateError, OSError, UnicodeError) as error:
+    except (UpdateError, OSError, UnicodeError, SyntaxError) as error:
         return f"{error}\nNothing is changed."
 
 
