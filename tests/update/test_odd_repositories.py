@@ -179,6 +179,22 @@ def test_links_of_the_users_stay_and_what_they_hide_is_updated_or_named(
         assert "\n+" in run("bash", "-c", command, cwd=service).stdout
 
 
+def test_a_submodule_of_the_users_in_place_of_a_folder_stays(service: Path, published: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    commit(tmp_path / "own")
+    run("git", "rm", "-r", "--quiet", ".devcontainer", cwd=service)
+    allowed = ("-c", "protocol.file.allow=always")
+    run("git", *allowed, "submodule", "--quiet", "add", tmp_path / "own", ".devcontainer", cwd=service)
+    commit(service)
+    append(published / "template/.devcontainer/compose.yaml", "# new\n")
+    publish(published, 3)
+    code, said = template_update(service)
+    assert code == 0
+    assert "Moved or deleted: .devcontainer/compose.yaml" in said
+    assert " .devcontainer" not in status(service)
+    assert (service / ".devcontainer/.git").exists()
+
+
 def test_conflicts_without_markers_are_found(service: Path, published: Path) -> None:
     (service / "new").mkdir()
     (service / "new/mine.txt").write_text("mine\n")

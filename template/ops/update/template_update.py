@@ -240,13 +240,13 @@ class Scratch:
     def merge(self, old: str, new: str, tree: str) -> None:
         """Merge what changes in the template into the user's tree.
 
-        A file of the template's behind a link of the user's counts as moved or deleted: the link is set aside.
+        A file of the template's behind a link or submodule of the user's counts as moved or deleted: that is set aside.
         """
         (self.folder / ".git/objects/info/alternates").write_text(f"{self.objects}\n")
         self.git("branch", "template", new)
         self.mine = self.git("commit-tree", tree, "-p", old, "-m", "Mine")
         self.git("checkout", "--quiet", "--force", "-B", "mine", self.mine)
-        links = [line.split("\t")[1] for line in self.files("--stage") if line.startswith("120000")]
+        links = [line.split("\t")[1] for line in self.files("--stage") if line.startswith(("120000", "160000"))]
         names = [f"{name}/" for side in (old, new) for name in listed(side, self.git)] if links else []
         self.links = [link for link in links if any(name.startswith(f"{link}/") for name in names)]
         if self.links:
