@@ -274,12 +274,38 @@ def test_an_answer_that_was_changed_by_hand_is_refused_with_the_command_that_cha
     commit(service)
     reason, cure = refused(service).splitlines()
     assert reason == f"{ANSWERS} was changed by hand, and the code was not: health_path, port."
-    assert cure == 'To change both: make template-update ANSWERS="health_path=/up port=9000"'
+    assert cure == "To change both: make template-update ANSWERS='health_path=/up port=9000'"
     assert template_update(service, "health_path=/up", "port=9000") == (0, f"{UPDATED}\n")
     assert "EXPOSE 9000" in (service / "Dockerfile").read_text()
     assert "health_path: /up\n" in (service / ANSWERS).read_text()
     commit(service)
     assert template_update(service) == (0, "This is the template's newest version.\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("'It''s $HOME: \"`1`\"'", 'It\'s $HOME: "`1`"'),
+        ('"W\\xF6rter: \\"\\u20ac\\""', 'Wörter: "€"'),
+        (">-\n  two\n  lines", "two lines"),
+        ("''", ""),
+    ],
+)
+def test_the_command_for_an_answer_that_was_changed_by_hand_gives_exactly_that_answer(
+    service: Path, tmp_path: Path, written: str, read: str
+) -> None:
+    change_hand(service, "description: A FastAPI service on AWS ECS.", f"description: {written}")
+    (cure,) = re.findall("To change both: (.*)", refused(service))
+    program(tmp_path, "python3", 'printf "%s" "${@: -1}" >../given')
+    run("bash", "-c", f"{cure} PYTHON3={tmp_path / 'python3'}", cwd=service)
+    assert (tmp_path / "given").read_text() == f"description={read}"
+
+
+def test_a_change_by_hand_behind_an_apostrophe_is_seen(service: Path) -> None:
+    assert template_update(service, "description=Don't # yet", version=":current:")[0] == 0
+    commit(service)
+    change_hand(service, "Don''t # yet", "Don''t # now")
+    assert refused(service).splitlines()[0].endswith("by hand, and the code was not: description.")
 
 
 def test_a_hand_changed_answer_without_its_past_is_refused(service: Path, tmp_path: Path) -> None:

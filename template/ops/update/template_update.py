@@ -7,6 +7,7 @@ Copier renders this service twice in a temporary repository: as it was, and as i
 into your commit there. Your files change last, by one command of Git's: until then an error or Ctrl-C changes nothing.
 """
 
+import ast
 import hashlib
 import os
 import re
@@ -149,8 +150,11 @@ class Answers(dict[str, str]):
     def value(self, name: str) -> str:
         """Return an answer without quotes and comment."""
         text = re.sub(r"\s+", " ", self.get(name, "").partition(":")[2]).strip()
-        quoted = re.match(r"""(['"])(.*?)\1""", text)
-        return quoted[2] if quoted else re.sub("(^| )#.*", "", text)
+        if quoted := re.match("'((?:[^']|'')*)'", text):
+            return quoted[1].replace("''", "'")
+        if quoted := re.match(r'"(?:[^"\\]|\\.)*"', text):
+            return str(ast.literal_eval(quoted[0]))  # Python has YAML's escapes
+        return re.sub("^[|>][-+]? |(^| )#.*", "", text)
 
     def given(self) -> dict[str, str]:
         """Return the lines without Copier's own."""
@@ -165,7 +169,7 @@ class Answers(dict[str, str]):
         """Return the answers as the template wrote them last: Git knows what was changed by hand since then."""
         if self.sealed() or not self.seal:  # up to 0.4 there was no seal
             return self
-        for commit in git("log", "--format=%H", "--", file).split():
+        for commit in git("rev-list", "HEAD", "--", file).split():
             found = Answers(git("show", f"{commit}:./{file}"))
             if found.sealed():
                 return found
@@ -176,10 +180,11 @@ def check_answers(file: str, recorded: Answers, written: Answers, given: set[str
     """UpdateError if an answer was changed by hand: the code does not know of it."""
     names = recorded.given().keys() | written.given().keys()
     if edited := sorted(name for name in names - given if recorded.value(name) != written.value(name)):
-        wanted = [f"{name}={recorded.value(name) or written.value(name)}" for name in edited]
+        wanted = [f"{name}={(recorded if name in recorded else written).value(name)}" for name in edited]
+        shell = shlex.quote(shlex.join(wanted).replace("$", "$$"))  # a shell reads it, then make, then a shell
         raise UpdateError(
             f"{file} was changed by hand, and the code was not: {', '.join(edited)}.\n"
-            f'To change both: make template-update ANSWERS="{shlex.join(wanted)}"'
+            f"To change both: make template-update ANSWERS={shell}"
         )
 
 
