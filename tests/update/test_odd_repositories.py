@@ -308,6 +308,11 @@ def test_a_change_by_hand_behind_an_apostrophe_is_seen(service: Path) -> None:
     assert refused(service).splitlines()[0].endswith("by hand, and the code was not: description.")
 
 
+def test_variables_that_a_shell_exports_for_something_else_change_nothing(service: Path) -> None:
+    done = run("make", "-n", "template-update", cwd=service, COPIER="/elsewhere", TO="ada", ANSWERS="yes")
+    assert not re.search("/elsewhere|ada|yes", done.stdout)
+
+
 def test_a_hand_changed_answer_without_its_past_is_refused(service: Path, tmp_path: Path) -> None:
     change_hand(service, "port: 8000", "port: 9000")
     run("git", "clone", "--quiet", "--depth", "1", service.as_uri(), tmp_path / "shallow")
