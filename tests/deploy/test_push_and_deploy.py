@@ -77,6 +77,35 @@ def test_a_failed_push_prints_one_line_and_pushes_nothing(service: Service) -> N
         ask(f"{service.name}/tags/list")
 
 
+def test_a_lock_that_names_the_mirror_of_a_developer_is_noticed(service: Service) -> None:
+    def said(**env: str) -> list[str]:
+        """Return what a push says before it looks at the account."""
+        done = service.make("push", REGISTRY="123456789012.dkr.ecr.us-east-1.amazonaws.com", **env)
+        *lines, failed = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+        assert "is no AWS account" in failed
+        return lines
+
+    mirror, lock = "https://mirror.example.com/simple", service.path / "uv.lock"
+    assert said(UV_DEFAULT_INDEX=mirror) == []
+    mirrored = re.sub('registry = "[^"]*"', f'registry = "{mirror}"', lock.read_text())
+    lock.write_text(mirrored)
+    commit(service.path)
+    for env in {}, {"UV_DEFAULT_INDEX": mirror}:
+        (line,) = said(**env)
+        assert line.startswith(f"uv.lock takes packages from {mirror}, ")
+        assert "run 'make lock ON_HOST='" in line
+
+    run("make", "lock", "ON_HOST=", cwd=service.path, UV_DEFAULT_INDEX=mirror)
+    commit(service.path)
+    assert said() == []
+
+    lock.write_text(mirrored)
+    with (service.path / "pyproject.toml").open("a") as project:
+        project.write(f'[[tool.uv.index]]\nname = "packages"\nurl = "{mirror}/"\ndefault = true\n')
+    commit(service.path)
+    assert said() == []
+
+
 def test_an_image_of_another_commit_is_never_pushed_or_deployed(service: Service) -> None:
     """Neither one that was built earlier, nor one that somebody pushed under this commit's name."""
     commit(service.path, "Old")

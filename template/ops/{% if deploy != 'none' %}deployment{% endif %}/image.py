@@ -12,6 +12,8 @@ from aws import ACCOUNT, REGION, REGISTRY, ROOT, SERVICE, AwsError, call
 
 REPOSITORY = f"{os.environ.get('REGISTRY') or REGISTRY}/{SERVICE}"  # REGISTRY names another registry
 LABEL = "org.opencontainers.image.revision"
+# Where a developer may have configured a package index for uv, which builds do not see.
+CONFIGURED = ("UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX", "UV_INDEX_URL")
 
 
 def run(*command: str, said: str = "", **options: Any) -> str:
@@ -36,10 +38,28 @@ def check() -> None:
     if run("git", "status", "--porcelain", "--", "."):
         sys.exit("There are changes that are not committed; the image is named after the commit.")
     if shutil.which("uv"):  # where uv or its Python is missing, the build checks this
-        env = os.environ | {"UV_PYTHON_DOWNLOADS": "never"}
+        env = {name: value for name, value in os.environ.items() if name not in CONFIGURED}
+        env |= {"UV_PYTHON_DOWNLOADS": "never", "XDG_CONFIG_HOME": os.devnull}
         locked = subprocess.run(("uv", "lock", "--check"), cwd=ROOT, text=True, capture_output=True, env=env)
         if "needs to be updated" in locked.stderr:
             sys.exit("uv.lock does not fit pyproject.toml: run 'make lock' and commit it.")
+        for index in foreign_indexes(env):
+            print(
+                f"uv.lock takes packages from {index}, which pyproject.toml does not name. If only you use that, run "
+                f"'make lock ON_HOST=' and commit; else run 'make template-update ANSWERS=package_index_url={index}'.",
+                file=sys.stderr,
+            )
+
+
+def foreign_indexes(env: dict[str, str]) -> list[str]:
+    """Return the package indexes of the lock that neither pyproject.toml names nor uv knows by itself.
+
+    uv builds from such a lock without a word, as long as it can reach the files.
+    """
+    indexes = ("uv", "pip", "compile", "--quiet", "--python", sys.executable, "--emit-index-url", "-")
+    known = run(*indexes, env=env, input="") + (ROOT / "pyproject.toml").read_text()
+    locked = set(re.findall('registry = "(https?://[^"]*)"', (ROOT / "uv.lock").read_text()))
+    return sorted(index for index in locked if index.partition("//")[2] not in known)
 
 
 def push(commit: str = "") -> str:
