@@ -27,8 +27,8 @@ EVERYTHING = {"deploy": "cloudformation", "kafka": True, "database": "postgres",
 KINDS = {
     "variable": (
         r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b",
-        "AWS_DEFAULT_REGION COMPOSE_FILE COPIER_SETTINGS_PATH HTTPS_PROXY MALLOC_ARENA_MAX PROMETHEUS_MULTIPROC_DIR "
-        "PYTHON_LAZY_IMPORTS SENTRY_DSN WATCHFILES_FORCE_POLLING",
+        "AWS_DEFAULT_REGION BUILDAH_FORMAT COMPOSE_FILE COPIER_SETTINGS_PATH HTTPS_PROXY MALLOC_ARENA_MAX "
+        "PROMETHEUS_MULTIPROC_DIR PYTHON_LAZY_IMPORTS SENTRY_DSN WATCHFILES_FORCE_POLLING XDG_RUNTIME_DIR",
     ),
     "parameter": (
         r"^[A-Z][a-z]+(?:[A-Z][A-Za-z]*)+(?==|$)",
@@ -41,7 +41,7 @@ KINDS = {
         r"|^(?:src|docs|ops|tests|deploy|template)/[\w./-]*$",
         """
         .github/workflows/nightly.yml .github/workflows/orders.yml .gitlab-ci.yml .ruff.toml .vscode/launch.json
-        alembic.ini compose.override.yaml
+        alembic.ini compose.override.yaml compose.podman.yaml
         core/config.py deploy/ENV.parameters deploy/container.json deploy/prod.parameters deploy/stage.parameters
         docker-compose.yml infrastructure/main.tf local.mk logging.ini mypy.ini old.txt orders.yml outbox.py poetry.lock
         profile.svg pytest.ini requirements.txt ruff.toml setup.cfg src/PACKAGE/rds.pem src/orders/routers/metrics.py

@@ -19,5 +19,6 @@ def test_nothing_is_written_but_to_tmp() -> None:
     # As root and on a root that can be written to, so that a write shows; without --init, which adds a file.
     with serving({"DRAIN_SECONDS": "0"}, hardened=False) as container:
         container.stop()
-        changed = [change["Path"] for change in container.docker.diff() or []]
+        # The folder /etc alone is Podman's doing; a file there would be named, too.
+        changed = [change["Path"] for change in container.docker.diff() or [] if change["Path"] != "/etc"]
         assert not changed, f"Fargate would refuse these writes: {changed}. Write to /tmp"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .container import ENGINE, IMAGE, PROBE, started, wait_until
+from .container import IMAGE, PROBE, started, wait_until
 from .task import CPUS, ENVIRONMENT, HEALTH_PATH, MEMORY
 
 SMALLEST = (0.25, 512, "1")  # the smallest task that Fargate offers, and the workers for it
@@ -16,9 +16,9 @@ OWN = (CPUS, MEMORY, ENVIRONMENT["WEB_CONCURRENCY"])
 def test_a_task_is_healthy_within_the_start_period(
     record_property: Callable[[str, object], None], cpus: float, memory: int, workers: str
 ) -> None:
-    start_period = ENGINE.images.get(IMAGE).attrs["Config"]["Healthcheck"]["StartPeriod"] / 1e9
     begun = time.monotonic()
     with started(IMAGE, {"WEB_CONCURRENCY": workers}, cpus=cpus, memory=memory) as container:
+        start_period = container.docker.attrs["Config"]["Healthcheck"]["StartPeriod"] / 1e9
         wait_until(
             lambda: container.state()["Health"]["Status"] == "healthy",
             start_period,
