@@ -89,12 +89,12 @@ print(message.value().decode())
 
 @pytest.fixture(scope="module")
 def repository(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A service with everything, and with the route of docs/workers.md."""
+    """A service with everything, and with the route of docs/workers.md, in a folder whose name is not ASCII."""
     for image in (POSTGRES, KAFKA):
         if run("docker", "image", "inspect", image, check=False).returncode:
             pytest.skip(f"there is no {image}")
     answers: dict[str, Any] = {"database": "postgres", "kafka": True, "worker": True, "deploy": "none"}
-    path = tmp_path_factory.mktemp("services") / "services"
+    path = tmp_path_factory.mktemp("services") / "Dienste für alle"
     shutil.copytree(render(port=PORT, **answers), path)
     (route,) = [block for block in blocks((ROOT / "docs/workers.md").read_text(), "python") if "router." in block]
     (path / "src/my_service/routers/reminders.py").write_text(route.replace("PACKAGE", "my_service"))
@@ -120,7 +120,7 @@ def ask(path: str, body: Any = None) -> Any:
 
 
 def compose(repository: Path, *arguments: str) -> str:
-    return run("docker", "compose", *arguments, cwd=repository).stdout
+    return run("docker", "compose", *arguments, cwd=repository, COMPOSE_BAKE="false").stdout  # as make does here
 
 
 def sql(repository: Path, statement: str) -> str:
