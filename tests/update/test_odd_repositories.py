@@ -179,6 +179,19 @@ def test_links_of_the_users_stay_and_what_they_hide_is_updated_or_named(
         assert "\n+" in run("bash", "-c", command, cwd=service).stdout
 
 
+def test_a_file_that_the_user_made_a_folder_is_named_with_its_change(service: Path, published: Path) -> None:
+    (service / "Makefile").unlink()
+    (service / "Makefile").mkdir()
+    (service / "Makefile/mine").write_text("mine\n")
+    commit(service)
+    append(published / "template/Makefile.jinja", "# new\n")
+    publish(published, 3)
+    code, said = template_update(service)
+    assert code == 0
+    (command,) = re.findall("^Moved or deleted: Makefile, which the template has changed: (.*)$", said, re.MULTILINE)
+    assert "\n+# new\n" in run("bash", "-c", command, cwd=service).stdout
+
+
 def test_a_submodule_of_the_users_in_place_of_a_folder_stays(service: Path, published: Path, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     commit(tmp_path / "own")

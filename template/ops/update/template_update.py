@@ -315,7 +315,7 @@ class Scratch:
             self.git("rm", "--quiet", "--force", "--", *gone)
         if self.links:
             self.git("checkout", "--quiet", self.mine, "--", *self.links)
-        return sorted(set(missing))
+        return sorted({name.removesuffix("~template") for name in missing})  # as Git names it beside a folder
 
     def lock(self) -> bool:
         """Make uv.lock fit pyproject.toml; return whether that is left to do."""
