@@ -228,7 +228,7 @@ class Scratch:
         update += [f"--data={answer}" for answer in changed]
         copier(*update)
         after = self.answers()
-        if unknown := given - after.keys():
+        if unknown := given - after.given().keys():
             questions = ", ".join(after.given())
             raise UpdateError(f"No question is called {', '.join(sorted(unknown))}. There are: {questions}.")
         for name in before.given().keys() & after.keys() - given:
