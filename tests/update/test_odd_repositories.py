@@ -219,6 +219,10 @@ def test_conflicts_without_markers_are_found(service: Path, published: Path) -> 
     assert done.returncode != 0
     assert done.stdout.startswith("100644 ")
     assert "Resolve these conflicts first." in done.stdout
+    run("git", "rm", "--force", "new~template", cwd=service)
+    run("git", "restore", "--staged", "--worktree", ".", cwd=service)
+    assert status(service) == ""
+    assert (service / "new/mine.txt").read_text() == "mine\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
