@@ -82,33 +82,37 @@ def test_one_pull_request_shows_what_is_new_until_somebody_works_on_it(
 BOT = "41898282+github-actions[bot]@users.noreply.github.com"
 
 
-def test_a_persons_commit_that_the_bot_has_rebased_is_left_alone(
-    checkout: Path, published: Path, github: GitHub
-) -> None:
+def work_on_the_branch(checkout: Path, github: GitHub) -> None:
+    """Commit a file of a person's to the branch of the weekly update."""
     weekly(checkout, github)
     (checkout / "mine.txt").write_text("mine\n")
     commit(checkout)
-    run("git", "commit", "--quiet", "--amend", "--no-edit", cwd=checkout, GIT_COMMITTER_EMAIL=BOT)
+
+
+def push_and_check_that_it_is_left_alone(checkout: Path, published: Path, github: GitHub) -> None:
+    """Push the branch, and check that the next weekly update does not touch it."""
     run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
     publish(published, 3)
     assert LEFT_ALONE in weekly(checkout, github)
     assert on_branch(checkout, "mine.txt") == "mine\n"
+
+
+def test_a_persons_commit_that_the_bot_has_rebased_is_left_alone(
+    checkout: Path, published: Path, github: GitHub
+) -> None:
+    work_on_the_branch(checkout, github)
+    run("git", "commit", "--quiet", "--amend", "--no-edit", cwd=checkout, GIT_COMMITTER_EMAIL=BOT)
+    push_and_check_that_it_is_left_alone(checkout, published, github)
 
 
 def test_a_branch_with_a_persons_commit_is_left_alone_without_a_pull_request_too(
     checkout: Path, published: Path, github: GitHub
 ) -> None:
-    weekly(checkout, github)
-    (checkout / "mine.txt").write_text("mine\n")
-    commit(checkout)
-    run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
+    work_on_the_branch(checkout, github)
     (github.folder / "state.json").write_text('{"releases": [], "pulls": []}')
     # The newest commit is the workflow's own.
     run("git", "-c", f"user.email={BOT}", "commit", "--quiet", "--allow-empty", "--message", "Mine", cwd=checkout)
-    run("git", "push", "--quiet", "origin", "template-update", cwd=checkout)
-    publish(published, 3)
-    assert LEFT_ALONE in weekly(checkout, github)
-    assert on_branch(checkout, "mine.txt") == "mine\n"
+    push_and_check_that_it_is_left_alone(checkout, published, github)
     assert github.state["pulls"] == []
 
 
