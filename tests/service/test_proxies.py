@@ -117,9 +117,10 @@ LoadModule proxy_module /usr/lib/apache2/modules/mod_proxy.so
 LoadModule proxy_http_module /usr/lib/apache2/modules/mod_proxy_http.so
 LoadModule proxy_balancer_module /usr/lib/apache2/modules/mod_proxy_balancer.so
 LoadModule lbmethod_byrequests_module /usr/lib/apache2/modules/mod_lbmethod_byrequests.so
+LoadModule proxy_hcheck_module /usr/lib/apache2/modules/mod_proxy_hcheck.so
 <Proxy balancer://service>
-  BalancerMember http://127.0.0.1:{first} retry=1 upgrade=websocket
-  BalancerMember http://127.0.0.1:{second} retry=1 upgrade=websocket
+  BalancerMember http://127.0.0.1:{first} upgrade=websocket hcmethod=GET hcuri=/health hcinterval=200ms
+  BalancerMember http://127.0.0.1:{second} upgrade=websocket hcmethod=GET hcuri=/health hcinterval=200ms
 </Proxy>
 ProxyPass / balancer://service/
 """
