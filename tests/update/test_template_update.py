@@ -130,11 +130,12 @@ def test_an_update_keeps_edits_whatever_the_git_settings(
     assert {"mine \t", ".coverage2"} <= set((service / ".gitignore").read_text().splitlines())
 
 
-def test_an_unknown_question_is_refused(service: Path) -> None:
+def test_an_unknown_question_or_word_is_refused(service: Path) -> None:
     said = refused(service, "prot=9000")
     assert said.startswith("No question is called prot. There are: architecture, aws_account_id")
     assert refused(service, "_src_path=/elsewhere").startswith("No question is called _src_path.")
     assert refused(service, "port") == "An answer is NAME=VALUE, as in port=9000: port"
+    assert refused(service, "kafka=flase") == "kafka is true or false, not flase."
     assert refused(service, "port=80").startswith("Validation error for question 'port': a whole number from 1024")
 
 

@@ -55,6 +55,9 @@ PINNED = re.compile(
     r"^( *(?:- )?(?:FROM|image:|uses:) +\S+?)((?::[\w.-]+)?(?:@[\w:]+)?(?: +# v[\d.]+)?)( AS \S+)?$", re.M
 )
 
+# Copier takes anything else for true, as in worker=flase.
+BOOLEAN = re.compile("true|false|yes|no|on|off|[ytnf10]|", re.I)
+
 
 class UpdateError(Exception):
     """The reason why nothing is changed."""
@@ -231,6 +234,9 @@ class Scratch:
         if unknown := given - after.given().keys():
             questions = ", ".join(after.given())
             raise UpdateError(f"No question is called {', '.join(sorted(unknown))}. There are: {questions}.")
+        for name, _, answer in (each.partition("=") for each in changed):
+            if after[name] in (f"{name}: true", f"{name}: false") and not BOOLEAN.fullmatch(answer):
+                raise UpdateError(f"{name} is true or false, not {answer}.")
         for name in before.given().keys() & after.keys() - given:
             if before[name] != after[name]:  # Copier replaces an answer that it refuses by the default: ask it why
                 self.git("reset", "--quiet", "--hard")
