@@ -172,8 +172,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfConta
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Take one worker more than there are CPUs, because a test waits for a fifth of its time."""
-    return 1 + (os.cpu_count() or 1)
+    """Take two workers more than there are CPUs, because a test waits for half of its time."""
+    return 2 + (os.cpu_count() or 1)
 
 
 def pytest_configure() -> None:
