@@ -280,7 +280,8 @@ def test_an_interrupted_update_changes_nothing(
     assert status(service) == ""
 
 
-def test_a_failing_lock_leaves_the_repository_unchanged(service: Path, published: Path) -> None:
+def test_a_failing_lock_leaves_the_repository_unchanged(copy: Copy, published: Path) -> None:
+    service = copy(NEWEST, template=published, python_version=PYTHON)
     edit(published / "template/pyproject.toml.jinja", '    "httpx2>=2",\n', '    "httpx2>=2",\n    "Not/A/Name",\n')
     publish(published, 3)
     (service / "uv.lock").write_text("version = 1\n")
@@ -318,15 +319,21 @@ def test_an_update_renews_the_lock_and_keeps_the_users_versions(copy: Copy, publ
     assert 'name = "packaging"\nversion = "23' in (service / "uv.lock").read_text()
 
 
+@pytest.mark.parametrize("missing", ["uv", "Python"])
 def test_an_update_says_when_it_cannot_make_the_lock(
-    service: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     edit(published / "template/pyproject.toml.jinja", '    "httpx2>=2",\n', '    "httpx2>=2",\n    "iniconfig>=2",\n')
     publish(published, 3)
     (service / "uv.lock").write_text("version = 1\n")
     commit(service)
     found = shutil.which
-    monkeypatch.setattr("shutil.which", lambda program: None if program == "uv" else found(program))
+    if missing == "uv":
+        monkeypatch.setattr("shutil.which", lambda program: None if program == "uv" else found(program))
+    else:  # and none can be had
+        python = {"PREFERENCE": "only-managed", "INSTALL_DIR": str(tmp_path), "DOWNLOADS": "never"}
+        for name, value in python.items():
+            monkeypatch.setenv(f"UV_PYTHON_{name}", value)
     assert "Then run uv lock: uv.lock is to fit pyproject.toml." in template_update(service)[1]
 
 

@@ -330,7 +330,14 @@ class Scratch:
             return False
         if "pyproject.toml" in self.unmerged() or not shutil.which("uv"):
             return True
-        run("uv", "lock", cwd=self.folder)
+        try:
+            run("uv", "lock", cwd=self.folder)
+        except UpdateError as stop:
+            try:
+                run("uv", "python", "find", "--no-project", self.answers().value("python_version"))
+            except UpdateError:  # uv can only lock with the service's Python
+                return True
+            raise stop from None
         return False
 
     def save(self, new: str) -> str:
