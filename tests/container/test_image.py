@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.commands import run, wait_until
-from tests.support.containers import Build, Start, docker, saved_layers
+from tests.support.containers import Build, Start, docker, saved_files, saved_layers
 from tests.support.template import ANSWERS, Render
 
 USE_SOURCE = """
@@ -194,28 +193,25 @@ def test_a_changed_file_has_another_date_and_pushes_a_few_kilobytes(default_repo
         "import os; from starlette.responses import FileResponse as File; path = '/app/src/my_service/page.html';"
         "print(File(path, stat_result=os.stat(path)).headers['etag'])"
     )
-    tags, pushed = [], []
+    tags, built = [], []
     for text in ("one", "two", "one"):
         page.write_text(text)
         run("docker", "build", "-t", image, ".", cwd=default_repository)
         tags.append(docker("run", "--rm", image, "python", "-c", etag))
-        pushed.append(set(json.loads(docker("inspect", "--format={{json .RootFS.Layers}}", image))))
+        built.append(set(json.loads(docker("inspect", "--format={{json .RootFS.Layers}}", image))))
         if text == "two":
-            (changed,) = pushed[1] - pushed[0]
+            (changed,) = built[1] - built[0]
             size = layer_size(image, changed)
     assert tags[0] == tags[2] != tags[1]
-    assert pushed[0] == pushed[2]
+    assert built[0] == built[2]
     print(f"pushed after a change: {size} bytes")
     assert size < 6000
 
 
 def layer_size(image: str, wanted: str) -> int:
     """Return the compressed size of a layer."""
-    with tempfile.TemporaryDirectory() as folder:
-        run("bash", "-c", f"docker save {image} | tar --extract --directory {folder}")
-        (manifest,) = json.loads(Path(folder, "manifest.json").read_text())
-        digests = json.loads(Path(folder, manifest["Config"]).read_text())["rootfs"]["diff_ids"]
-        return len(gzip.compress(Path(folder, manifest["Layers"][digests.index(wanted)]).read_bytes()))
+    (size,) = (len(gzip.compress(file.read())) for digest, file in saved_files(image) if digest == wanted)
+    return size
 
 
 def test_no_program_of_the_slim_image_runs_as_another_user(build: Build) -> None:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import IO, Any
 
 from tests.support.commands import run
 
@@ -78,8 +78,8 @@ def running(image: str, *arguments: str, port: int = 8000) -> Iterator[Container
         docker("rm", "--force", name)
 
 
-def saved_layers(image: str) -> Iterator[tuple[str, tarfile.TarFile]]:
-    """Yield the digest and the content of each layer of an image, the base image's first."""
+def saved_files(image: str) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the digest and the file of each layer of an image, the base image's first."""
     with tempfile.TemporaryFile() as file:
         subprocess.run(["docker", "save", image], stdout=file, check=True)
         file.seek(0)
@@ -87,5 +87,11 @@ def saved_layers(image: str) -> Iterator[tuple[str, tarfile.TarFile]]:
             (manifest,) = json.load(saved.extractfile("manifest.json") or io.BytesIO())
             digests = json.load(saved.extractfile(manifest["Config"]) or io.BytesIO())["rootfs"]["diff_ids"]
             for digest, name in zip(digests, manifest["Layers"], strict=True):
-                with tarfile.open(fileobj=saved.extractfile(name)) as layer:
-                    yield digest, layer
+                yield digest, saved.extractfile(name) or io.BytesIO()
+
+
+def saved_layers(image: str) -> Iterator[tuple[str, tarfile.TarFile]]:
+    """Yield the digest and the content of each layer."""
+    for digest, file in saved_files(image):
+        with tarfile.open(fileobj=file) as layer:
+            yield digest, layer
