@@ -179,10 +179,10 @@ class Answers(dict[str, str]):
         raise UpdateError(f"{file} was changed by hand, and this clone does not hold its past: undo your change.")
 
 
-def check_answers(file: str, recorded: Answers, written: Answers, given: set[str]) -> None:
+def check_answers(file: str, recorded: Answers, written: Answers, given: dict[str, str]) -> None:
     """UpdateError if an answer was changed by hand: the code does not know of it."""
     names = recorded.given().keys() | written.given().keys()
-    if edited := sorted(name for name in names - given if recorded.value(name) != written.value(name)):
+    if edited := sorted(name for name in names - given.keys() if recorded.value(name) != written.value(name)):
         wanted = [f"{name}={(recorded if name in recorded else written).value(name)}" for name in edited]
         shell = shlex.quote(shlex.join(wanted).replace("$", "$$"))  # a shell reads it, then make, then a shell
         raise UpdateError(
@@ -214,7 +214,7 @@ class Scratch:
         """Commit the service as the template makes it, without edits: by the recorded answers, then by the new ones."""
         recorded = Answers.read(self.answers_file)
         written = recorded.written(self.answers_file)
-        given = {answer.partition("=")[0] for answer in changed}
+        given = dict(answer.split("=", 1) for answer in changed)
         check_answers(self.answers_file, recorded, written, given)
         data = self.folder.with_name("answers.yml")
         data.write_text("\n".join(written.given().values()), "utf-8")
@@ -231,13 +231,13 @@ class Scratch:
         update += [f"--data={answer}" for answer in changed]
         copier(*update)
         after = self.answers()
-        if unknown := given - after.given().keys():
+        if unknown := given.keys() - after.given().keys():
             questions = ", ".join(after.given())
             raise UpdateError(f"No question is called {', '.join(sorted(unknown))}. There are: {questions}.")
-        for name, _, answer in (each.partition("=") for each in changed):
+        for name, answer in given.items():
             if after[name] in (f"{name}: true", f"{name}: false") and not BOOLEAN.fullmatch(answer):
                 raise UpdateError(f"{name} is true or false, not {answer}.")
-        for name in before.given().keys() & after.keys() - given:
+        for name in before.given().keys() & after.keys() - given.keys():
             if before[name] != after[name]:  # Copier replaces an answer that it refuses by the default: ask it why
                 self.git("reset", "--quiet", "--hard")
                 data.write_text(before[name], "utf-8")
@@ -332,12 +332,11 @@ class Scratch:
             return True
         try:
             run("uv", "lock", cwd=self.folder)
-        except UpdateError as stop:
-            try:
-                run("uv", "python", "find", "--no-project", self.answers().value("python_version"))
-            except UpdateError:  # uv can only lock with the service's Python
-                return True
-            raise stop from None
+        except UpdateError:
+            find = ["uv", "python", "find", "--no-project", self.answers().value("python_version")]
+            if subprocess.run(find, capture_output=True).returncode == 0:
+                raise
+            return True  # uv can only lock with the service's Python
         return False
 
     def save(self, new: str) -> str:
