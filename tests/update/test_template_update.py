@@ -34,10 +34,10 @@ def status(service: Path) -> str:
     return run("git", "status", "--porcelain", "--untracked-files=all", cwd=service).stdout
 
 
-def refused(service: Path, *changed: str) -> str:
+def refused(service: Path, *changed: str, version: str = "") -> str:
     """Update; return why that is refused, and check that it changes nothing."""
     before = tree(service), status(service), run("git", "stash", "list", cwd=service).stdout
-    code, said = template_update(service, *changed)
+    code, said = template_update(service, *changed, version=version)
     assert code == 1
     assert said.endswith("\nNothing is changed.")
     assert (tree(service), status(service), run("git", "stash", "list", cwd=service).stdout) == before
@@ -72,6 +72,55 @@ def test_template_update_goes_to_a_named_version(service: Path, published: Path)
     publish(published, 3)
     template_update(service, version=NEXT)
     assert version(service) == NEXT
+
+
+def test_an_update_to_an_older_version_is_refused(service: Path) -> None:
+    assert template_update(service)[0] == 0
+    commit(service)
+    said = refused(service, version=NEWEST)
+    assert said == f"{NEWEST} is too old for this service, which has {NEXT}: name a newer version by TO."
+
+
+def test_a_service_of_an_unreleased_commit_waits_for_its_release(service: Path, published: Path) -> None:
+    append(published / "template/Makefile.jinja", "# new\n")
+    commit(published)
+    template_update(service, version="HEAD")
+    commit(service)
+    assert f"{NEXT} is too old for this service, which has {NEXT}-1-g" in refused(service)
+    publish(published, 3)
+    assert template_update(service) == (0, f"{UPDATED}\n")
+
+
+EXAMPLES = ("src/my_service/events.py", "tests/test_events.py", "src/my_service/worker.py", "tests/test_worker.py")
+
+
+def test_a_part_that_is_turned_on_brings_its_examples_and_later_updates_leave_them_alone(
+    service: Path, published: Path
+) -> None:
+    assert template_update(service, "deploy=none", "kafka=true", "worker=true", "database=postgres")[0] == 0
+    assert all((service / path).exists() for path in (*EXAMPLES, "src/my_service/migrations/env.py"))
+    append(service / EXAMPLES[0], "# mine\n")
+    (service / EXAMPLES[1]).unlink()
+    commit(service)
+    kept = (service / EXAMPLES[0]).read_text()
+    for path in published.glob("template/src/*/*events.py*"):
+        append(path, "# new\n")
+    publish(published, 3)
+    assert template_update(service) == (0, f"{UPDATED}\n")
+    assert (service / EXAMPLES[0]).read_text() == kept
+    assert not (service / EXAMPLES[1]).exists()
+
+
+def test_a_part_that_is_turned_off_takes_its_examples_away_but_no_lines(copy: Copy, published: Path) -> None:
+    service = copy(NEWEST, template=published, deploy="none", kafka=True, worker=True)
+    append(service / EXAMPLES[0], "# mine\n")
+    commit(service)
+    off = ("kafka=false", "worker=false")
+    assert refused(service, *off).splitlines()[0] == f"The update removes {EXAMPLES[0]}, which you edited."
+    run("git", "rm", "--quiet", EXAMPLES[0], cwd=service)
+    commit(service)
+    assert template_update(service, *off)[0] == 0
+    assert not any((service / path).exists() for path in EXAMPLES)
 
 
 def test_an_update_conflict_is_marked_and_named(service: Path) -> None:
@@ -135,7 +184,8 @@ def test_an_unknown_question_or_word_is_refused(service: Path) -> None:
     assert said.startswith("No question is called prot. There are: architecture, aws_account_id")
     assert refused(service, "_src_path=/elsewhere").startswith("No question is called _src_path.")
     assert refused(service, "port") == "An answer is NAME=VALUE, as in port=9000: port"
-    assert refused(service, "kafka=flase") == "kafka is true or false, not flase."
+    assert refused(service, "kafka=flase") == "kafka is true or false, not 'flase'."
+    assert refused(service, "port=") == "port is a whole number, not ''."
     assert refused(service, "port=80").startswith("Validation error for question 'port': a whole number from 1024")
 
 

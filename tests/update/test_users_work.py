@@ -83,7 +83,8 @@ def change_template(template: Path, source: dict[str, str], changes: list[Change
             path.unlink()
             config = template / "copier.yml"
             kept = "/" + file.replace("src/my_service/", "src/*/")
-            config.write_text(config.read_text().replace("    /README.md\n", f"    /README.md\n    {kept}\n"))
+            text = config.read_text().replace("[/README.md,", f'[/README.md, "{kept}",')
+            config.write_text(text.replace("    /README.md\n", f"    /README.md\n    {kept}\n"))
         else:
             edit(path, kind, at, f"# template {version} {number}")
     commit(template)

@@ -132,6 +132,16 @@ def numbers(version: str) -> tuple[str, list[int]]:
     return re.sub(r"\d+", "", tag).strip(), [int(number) for number in re.findall(r"\d+", tag)]
 
 
+def sortable(version: str) -> tuple[list[int], bool, list[int]]:
+    """Return the numbers of a version, whether it is a release of them, as v1.2rc3 is not, and what follows.
+
+    What follows v1.2.3 is v1.2.3.post1, and the commit v1.2.3-4-g5e6f7.
+    """
+    found = re.match(r"(?:v|(?=\d+\.))(\d+(?:\.\d+)*)(a|b|rc)?(.*)", re.sub("-g[0-9a-f]+$", "", version))
+    first, before, last = found.groups() if found else ("", "", "")
+    return [*map(int, re.findall(r"\d+", first))], not before, [*map(int, re.findall(r"\d+", last))]
+
+
 class Answers(dict[str, str]):
     """The lines of an answers file by name; a long answer goes on in indented lines."""
 
@@ -139,6 +149,7 @@ class Answers(dict[str, str]):
         lines = re.findall(r"^[^\s#].*(?:\n[ \t].*)*", text, re.MULTILINE)
         super().__init__({line.partition(":")[0]: line for line in lines})
         self.seal = re.findall("^# Written by the template: (.*)$", text, re.MULTILINE)
+        self.own = " ".join(re.findall("^# Updates leave alone: (.*)$", text, re.MULTILINE)).split()
 
     @classmethod
     def read(cls, file: str | Path) -> "Answers":
@@ -179,7 +190,7 @@ class Answers(dict[str, str]):
         raise UpdateError(f"{file} was changed by hand, and this clone does not hold its past: undo your change.")
 
 
-def check_answers(file: str, recorded: Answers, written: Answers, given: dict[str, str]) -> None:
+def check_by_hand(file: str, recorded: Answers, written: Answers, given: dict[str, str]) -> None:
     """UpdateError if an answer was changed by hand: the code does not know of it."""
     names = recorded.given().keys() | written.given().keys()
     if edited := sorted(name for name in names - given.keys() if recorded.value(name) != written.value(name)):
@@ -191,6 +202,16 @@ def check_answers(file: str, recorded: Answers, written: Answers, given: dict[st
         )
 
 
+def check_given(given: dict[str, str], after: Answers) -> None:
+    """UpdateError if Copier has taken a given answer for something else, without a word."""
+    if unknown := given.keys() - after.given().keys():
+        questions = ", ".join(after.given())
+        raise UpdateError(f"No question is called {', '.join(sorted(unknown))}. There are: {questions}.")
+    for name, answer in given.items():
+        if after[name] in (f"{name}: true", f"{name}: false") and not BOOLEAN.fullmatch(answer):
+            raise UpdateError(f"{name} is true or false, not {answer!r}.")
+
+
 class Scratch:
     """The temporary repository."""
 
@@ -198,14 +219,14 @@ class Scratch:
         self.folder = folder
         self.answers_file = answers_file
         self.objects = objects  # the user's
+        folder.mkdir()
+        self.git("init", "--quiet", "--template=")
+        # Attributes are for a working tree; here each file is what Git stores.
+        (folder / ".git/info").mkdir(exist_ok=True)
+        (folder / ".git/info/attributes").write_text("* -text -filter -ident -working-tree-encoding\n")
 
     def git(self, *arguments: str | Path) -> str:
         return run("git", *arguments, cwd=self.folder, env=ISOLATED)
-
-    def commit(self) -> str:
-        self.git("add", "--all", "--force")
-        self.git("commit", "--quiet", "--allow-empty", "--message", "Rendered")
-        return self.git("rev-parse", "HEAD")
 
     def answers(self) -> Answers:
         return Answers.read(self.folder / self.answers_file)
@@ -215,38 +236,51 @@ class Scratch:
         recorded = Answers.read(self.answers_file)
         written = recorded.written(self.answers_file)
         given = dict(answer.split("=", 1) for answer in changed)
-        check_answers(self.answers_file, recorded, written, given)
+        check_by_hand(self.answers_file, recorded, written, given)
+        for name, answer in given.items():  # Copier would not say which of them is no number
+            if re.fullmatch(r"\w+: \d+", recorded.get(name, "")) and not answer.isdecimal():
+                raise UpdateError(f"{name} is a whole number, not {answer!r}.")
         data = self.folder.with_name("answers.yml")
         data.write_text("\n".join(written.given().values()), "utf-8")
-        how = ["--quiet", "--defaults", "--answers-file", self.answers_file]
-        source, was = recorded.value("_src_path"), recorded.value("_commit")
-        copier("copy", *how, "--vcs-ref", was, "--data-file", data, source, self.folder)
-        self.git("init", "--quiet", "--template=")
-        # Attributes are for a working tree; here each file is what Git stores.
-        (self.folder / ".git/info").mkdir(exist_ok=True)
-        (self.folder / ".git/info/attributes").write_text("* -text -filter -ident -working-tree-encoding\n")
-        old, before = self.commit(), self.answers()
+        how = ("--data-file", str(data), recorded.value("_src_path"), str(self.folder))
+        was = recorded.value("_commit")
+        wanted = was if version == ":current:" else version
+        try:
+            new, after = self.tree(*(["--vcs-ref", wanted] if wanted else []), *(f"--data={a}" for a in changed), *how)
+        except UpdateError as stop:
+            refused = re.search(r"(?:question|choice for) '(\w+)'", str(stop))
+            if not refused or refused[1] in given:
+                raise
+            raise UpdateError(f'{stop}\nGive another: make template-update ANSWERS="{refused[1]}=..."') from None
+        check_given(given, after)
+        becomes = after.value("_commit")
+        if sortable(becomes) < sortable(was) or not after.own:
+            raise UpdateError(f"{becomes} is too old for this service, which has {was}: name a newer version by TO.")
+        old, before = self.tree("--vcs-ref", was, *how)
 
-        update: list[str | Path] = ["update", *how, *(["--vcs-ref", version] if version else []), self.folder]
-        update += [f"--data={answer}" for answer in changed]
-        copier(*update)
-        after = self.answers()
-        if unknown := given.keys() - after.given().keys():
-            questions = ", ".join(after.given())
-            raise UpdateError(f"No question is called {', '.join(sorted(unknown))}. There are: {questions}.")
-        for name, answer in given.items():
-            if after[name] in (f"{name}: true", f"{name}: false") and not BOOLEAN.fullmatch(answer):
-                raise UpdateError(f"{name} is true or false, not {answer}.")
-        for name in before.given().keys() & after.keys() - given.keys():
-            if before[name] != after[name]:  # Copier replaces an answer that it refuses by the default: ask it why
-                self.git("reset", "--quiet", "--hard")
-                data.write_text(before[name], "utf-8")
-                try:
-                    copier(*update, "--data-file", data)
-                except UpdateError as stop:
-                    raise UpdateError(f'{stop}\nGive another: make template-update ANSWERS="{name}=..."') from None
-                raise UpdateError(f"{before[name]} would become {after[name]}")
-        return old, self.commit()
+        # What updates leave alone is in the new version as in the old, but for new examples.
+        kept = self.matching(old, after.own) | self.matching(new, after.own)
+        kept -= self.matching(new, after.own) - self.matching(new, before.own) - set(listed(old, self.git))
+        old = self.git("commit-tree", old, "-m", "Rendered")
+        self.git("read-tree", new)
+        if kept:
+            self.git("reset", "--quiet", old, "--", *kept)
+        return old, self.git("commit-tree", self.git("write-tree"), "-p", old, "-m", "Rendered")
+
+    def tree(self, *how: str) -> tuple[str, Answers]:
+        """Return what Copier renders, and the answers in it."""
+        copier("copy", "--quiet", "--defaults", "--answers-file", self.answers_file, *how)
+        answers = self.answers()
+        self.git("add", "--all", "--force")
+        tree = self.git("write-tree")
+        self.git("rm", "-r", "--quiet", "--force", ".")
+        return tree, answers
+
+    def matching(self, tree: str, patterns: list[str]) -> set[str]:
+        """Return which files of a tree are left alone, by the patterns of an answers file; up to 0.6.2 none has any."""
+        self.git("read-tree", tree)
+        which = [f"--exclude={pattern}" for pattern in patterns]
+        return set(self.files("--cached", "--ignored", *which)) if which else set()
 
     def merge(self, old: str, new: str, tree: str) -> None:
         """Merge what changes in the template into the user's tree.
