@@ -8,16 +8,17 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 from benchmarks.containers import ROOT, step
 from tests.support.commands import commit, tree
 from tests.support.template import NEWEST, copy
 from tests.update.script import template_update
-from tests.update.versions import versions
+from tests.update.versions import update, versions
 
 SERVICES = int(os.environ.get("SERVICES", "100"))
 EDITS = 5
+BOTH = 5  # each fifth service is updated by Copier alone, too
 
 
 def edit(service: Path, number: int) -> set[str]:
@@ -44,21 +45,28 @@ def template_of(folder: Path, *, last: int) -> tuple[Path, list[str]]:
     return template, list(releases)
 
 
-def measure() -> dict[str, float]:
-    """Update each service; return seconds for one, without Copier's start, and how many met what."""
+def measure() -> dict[str, Any]:
+    """Update each service; return how many met what, and seconds, without Copier's start, of some by both ways."""
     with tempfile.TemporaryDirectory() as name:
         service = Path(name, "service")
         template, releases = template_of(Path(name), last=4)
         for version in releases:
             copy(template, Path(name, version), {}, version)
-        seconds, conflicts, refused, lost = [], 0, 0, 0
+        seconds: dict[str, list[float]] = {"copier update": [], "make template-update": []}
+        conflicts = refused = lost = 0
         for number in range(SERVICES):
             step(f"updates: service {number + 1} of {SERVICES}")
             shutil.copytree(Path(name, releases[number % len(releases)]), service)
             mine = edit(service, number)
+            both = number % BOTH == 0 and shutil.copytree(service, service.with_name("both"))
             begun = time.monotonic()
             _, said = template_update(service)
-            seconds.append(time.monotonic() - begun)
+            ended = time.monotonic()
+            if both and "Nothing is changed." not in said:
+                update(both)
+                seconds["copier update"].append(time.monotonic() - ended)
+                seconds["make template-update"].append(ended - begun)
+            shutil.rmtree(service.with_name("both"), ignore_errors=True)
             conflicts += "Conflict: " in said
             refused += "Nothing is changed." in said
             lost += len(mine - set(re.findall("# mine [0-9]+-[0-9]+", "\n".join(tree(service).values()))))
@@ -66,8 +74,8 @@ def measure() -> dict[str, float]:
     return {
         "services": SERVICES,
         "lines_of_owners": SERVICES * EDITS,
-        "seconds_median": median(seconds),
         "with_conflicts": conflicts,
         "refused": refused,
         "lines_lost": lost,
+        "seconds": seconds,
     }
