@@ -78,7 +78,7 @@ def address(container: str) -> str:
 def load(container: str) -> tuple[float, float]:
     """Return requests per second and the 99th percentile of their times in milliseconds.
 
-    The client asks the container itself, as a load balancer does: Docker's proxy of a published port would take its CPU.
+    The client asks the container itself, as a load balancer does: Docker's proxy before a published port takes CPU.
     """
     networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     return asyncio.run(_load(docker("inspect", f"--format={networks}", container)))
