@@ -58,19 +58,20 @@ def measure() -> dict[str, Any]:
             step(f"updates: service {number + 1} of {SERVICES}")
             shutil.copytree(Path(name, releases[number % len(releases)]), service)
             mine = edit(service, number)
-            both = number % BOTH == 0 and shutil.copytree(service, service.with_name("both"))
+            same = shutil.copytree(service, Path(name, "same"))
             begun = time.monotonic()
             _, said = template_update(service)
             ended = time.monotonic()
-            if both and "Nothing is changed." not in said:
-                update(both)
+            stopped = "Nothing is changed." in said
+            if number % BOTH == 0 and not stopped:
+                update(same)
                 seconds["copier update"].append(time.monotonic() - ended)
                 seconds["make template-update"].append(ended - begun)
-            shutil.rmtree(service.with_name("both"), ignore_errors=True)
             conflicts += "Conflict: " in said
-            refused += "Nothing is changed." in said
+            refused += stopped
             lost += len(mine - set(re.findall("# mine [0-9]+-[0-9]+", "\n".join(tree(service).values()))))
             shutil.rmtree(service)
+            shutil.rmtree(same)
     return {
         "services": SERVICES,
         "lines_of_owners": SERVICES * EDITS,

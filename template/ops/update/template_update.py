@@ -258,9 +258,10 @@ class Scratch:
             raise UpdateError(f"{becomes} is too old for this service, which has {was}: name a newer version by TO.")
         old, before = self.tree("--vcs-ref", was, *how)
 
-        # What updates leave alone is in the new version as in the old, but for new examples.
-        kept = self.matching(old, after.own) | self.matching(new, after.own)
-        kept -= self.matching(new, after.own) - self.matching(new, before.own) - set(listed(old, self.git))
+        # The new version gets the service's own files as they are in the old one, but also new examples.
+        own = self.matching(new, after.own)
+        examples = own - self.matching(new, before.own) - set(listed(old, self.git))
+        kept = (own | self.matching(old, after.own)) - examples
         old = self.git("commit-tree", old, "-m", "Rendered")
         self.git("read-tree", new)
         if kept:
