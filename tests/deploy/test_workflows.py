@@ -45,13 +45,13 @@ def test_rendered_workflows_pass_their_linters(rendered: Path, tmp_path: Path) -
     run("check-jsonschema", "--builtin-schema", "vendor.dependabot", rendered / ".github/dependabot.yml")
 
 
-def test_every_action_is_pinned_and_every_job_has_a_timeout(default: Path) -> None:
+def test_every_action_is_pinned_and_every_job_has_a_timeout_and_a_runner(default: Path) -> None:
     for file in (default / ".github/workflows").glob("*.yml"):
         for action, rest in re.findall(r"uses: (\S+)(.*)$", file.read_text(), re.MULTILINE):
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) or action.startswith("./"), action
             assert action.startswith("./") or re.fullmatch(r"  # v\d+\.\d+\.\d+", rest), action
         for job in workflow(default, file.stem)["jobs"].values():
-            assert "uses" in job or job["timeout-minutes"] <= 60
+            assert "uses" in job or (job["timeout-minutes"] <= 60 and "vars.RUNNER ||" in job["runs-on"])
         assert workflow(default, file.stem)["permissions"] == {}
         assert set(re.findall(r"secrets\.\w+", file.read_text())) <= {
             "secrets.TEMPLATE_UPDATE_TOKEN",
@@ -157,6 +157,23 @@ def test_the_workflows_log_in_to_private_registries_and_indexes(render: Render, 
     assert (tmp_path / "env").read_text() == f"NETRC={tmp_path}/netrc\n" * 3
     assert (tmp_path / "netrc").read_text() == "machine x\n"
     assert (tmp_path / "netrc").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "answers", [{"package_index_url": "https://packages.example.com/simple"}, {}], ids=["index", ""]
+)
+def test_a_called_workflow_gets_all_secrets_that_it_reads(render: Render, answers: dict[str, str]) -> None:
+    """GitHub passes none by itself, and one that is missing is empty."""
+    repository = render(base_image_registry="registry.example.com", **answers)
+    for job in workflow(repository, "deploy")["jobs"].values():
+        if "uses" not in job:
+            continue
+        called = repository / job["uses"]
+        read = set(re.findall(r"secrets\.(\w+)", called.read_text()))
+        # To YAML 1.1, and so to this parser, the key `on` is true.
+        declared = yaml.safe_load(called.read_text())[True]["workflow_call"].get("secrets", {})
+        assert read == declared.keys() == job.get("secrets", {}).keys(), job["uses"]
+        assert all(value == f"${{{{ secrets.{name} }}}}" for name, value in job.get("secrets", {}).items())
 
 
 def expand(value: str, commit: str) -> str:
