@@ -301,6 +301,14 @@ def test_without_ecs_the_service_itself_says_what_runs(start: Start) -> None:
     assert lines(done) == [f"Skipped: stage runs {newer}, which is newer than {older}."]
 
 
+@pytest.mark.parametrize("name", ["CMD", "FILTER"])
+def test_make_passes_a_command_and_a_filter_on_as_they_are_written(start: Start, name: str) -> None:
+    written = """{ $.status >= 500 } $HOME "it's" `ls`"""
+    command = {"CMD": "task", "FILTER": "logs"}[name]
+    said = run("make", "PYTHON3=printf '<%s>'", command, "ENV=stage", f"{name}={written}", cwd=start("ecs").path).stdout
+    assert f"<{written}>" in said
+
+
 def test_only_the_command_line_names_a_commit_a_command_or_a_package(start: Start) -> None:
     operated = start("ecs")
     env = operated.environment | {"IMAGE_TAG": NEW, "CMD": "rm", "NAME": "host"}
