@@ -16,6 +16,7 @@ from tests.support.template import ROOT, Render
 Facts = dict[str, Any]
 GITHUB = ("GitHubOwner", "GitHubOwnerId", "GitHubRepository", "GitHubRepositoryId")
 REQUIRED = ("ImageUri", "Environment", "VpcId", "SubnetIds", "ClusterName", "DatabaseHost")
+ECS = "arn:<AWS::Partition>:ecs:<AWS::Region>:<AWS::AccountId>:"
 NAMES = dict.fromkeys((*GITHUB, *REQUIRED, "KafkaBrokers"), "x") | {"MskClusterArn": "a:cluster/b"}
 
 
@@ -82,6 +83,50 @@ def test_the_role_that_deploys_can_see_its_tasks_and_run_one(render: Render) -> 
     needed = called | docker | {"ecs:TagResource", "iam:PassRole"}  # of the tags and the roles in a definition
     actions = granted((repository / "deploy/environment.yml").read_text(), "DeployRole")
     assert {action for action in actions if not action.startswith("cloudformation:")} == needed
+
+
+def statements(template: Path, role: str) -> list[Facts]:
+    """Return what the policy of a role says, with the names of one environment."""
+    (policy,) = make(template, NAMES)[role].properties["Policies"]
+    found: list[Facts] = policy["PolicyDocument"]["Statement"]
+    return found
+
+
+def test_who_may_do_something_to_the_service_may_do_it_to_its_worker(render: Render) -> None:
+    repository = render(deploy="cloudformation", worker=True)
+    resources = make(repository / "deploy/service.yml", NAMES).values()
+    service, worker = (each.properties["ServiceName"] for each in resources if each.type == "AWS::ECS::Service")
+    looked_at = {
+        ("ecs:DescribeServices", "service/x/NAME"),
+        ("ecs:ListServiceDeployments", "service/x/NAME"),
+        ("ecs:DescribeServiceDeployments", "service-deployment/x/NAME/1"),
+        ("ecs:DescribeServiceRevisions", "service-revision/x/NAME/1"),
+    }
+    kinds = {kind for _, kind in looked_at} | {"task-definition/NAME:1"}
+
+    def rights(role: str, name: str) -> set[tuple[str, str]]:
+        return {
+            (action, kind)
+            for statement in statements(repository / "deploy/environment.yml", role)
+            for pattern in listed(statement["Resource"])
+            for kind in kinds
+            for action in listed(statement["Action"])
+            if action.startswith("ecs:") and fnmatch(ECS + kind.replace("NAME", name), pattern)
+        }
+
+    for role in ("CloudFormationRole", "DeployRole"):
+        assert rights(role, worker) == rights(role, service), role
+    assert looked_at <= rights("DeployRole", service)
+
+
+def test_another_account_may_read_the_images_as_its_own_roles_may(render: Render) -> None:
+    """AWS grants what the role there and the repository here both allow."""
+    deploy = render(deploy="cloudformation") / "deploy"
+    repository = make(deploy / "registry.yml", NAMES | {"PullAccounts": "111122223333"})["Repository"].properties
+    (policy,) = repository["RepositoryPolicyText"]["Statement"]
+    roles = statements(deploy / "environment.yml", "DeployRole") + statements(deploy / "service.yml", "ExecutionRole")
+    needed = [action for each in roles if each["Sid"] in ("Image", "Pull") for action in listed(each["Action"])]
+    assert set(policy["Action"]) == set(needed)
 
 
 def test_a_schedule_may_start_its_task_and_nothing_else(render: Render) -> None:
