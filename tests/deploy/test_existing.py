@@ -11,7 +11,7 @@ from typing import Any
 import botocore.session
 import pytest
 
-from tests.deploy.account import NEW, OLD, Account, image_of, operations
+from tests.deploy.account import NEW, OLD, Account, image_of, operations, without
 from tests.deploy.operating import Operated, operate
 from tests.support.template import Render
 
@@ -198,17 +198,58 @@ def test_a_service_that_exists_is_released_rolled_back_and_restarted(operated: O
 
 
 def test_the_worker_is_a_second_service(operated: Operated, account: Moto) -> None:
-    (api,) = account.api.describe_services(cluster=account.cluster, services=["my-service-stage"])["services"]
-    same = {name: api[name] for name in ("taskDefinition", "desiredCount", "launchType", "networkConfiguration")}
-    account.api.create_service(cluster=account.cluster, serviceName=WORKER, **same)
-    with (operated.path / "deploy/stage.parameters").open("a") as parameters:
-        parameters.write(f"WorkerServiceName={WORKER}\n")
-    done = operated.run("deploy", "stage", NEW)
-    assert done.returncode == 0, done
-    for name in ("my-service-stage", WORKER):
+    def containers(name: str) -> list[Json]:
         (service,) = account.api.describe_services(cluster=account.cluster, services=[name])["services"]
         definition = account.api.describe_task_definition(taskDefinition=service["taskDefinition"])["taskDefinition"]
-        assert definition["containerDefinitions"][1]["image"] == image_of(NEW)
+        found: list[Json] = definition["containerDefinitions"]
+        return found
+
+    (api,) = account.api.describe_services(cluster=account.cluster, services=["my-service-stage"])["services"]
+    router, own = containers("my-service-stage")
+    worker = own | {"name": "worker", "command": ["python", "-m", "my_service.worker"], "portMappings": []}
+    made = account.api.register_task_definition(
+        family=WORKER, networkMode="awsvpc", cpu="256", memory="512", containerDefinitions=[router, worker]
+    )
+    account.api.create_service(
+        cluster=account.cluster,
+        serviceName=WORKER,
+        taskDefinition=made["taskDefinition"]["taskDefinitionArn"],
+        **{name: api[name] for name in ("desiredCount", "launchType", "networkConfiguration")},
+    )
+    for_both: Json = {"environment": {"GREETING": "Hi"}, "secrets": {"TOKEN": "arn:x"}}
+    for_the_api: Json = {
+        "command": ["gunicorn"],
+        "healthCheck": {"command": ["CMD", "true"]},
+        "portMappings": [{"containerPort": 8000}],
+        "memory": 1536,
+    }
+    (operated.path / "deploy/container.json").write_text(json.dumps(for_both | for_the_api))
+    with (operated.path / "deploy/stage.parameters").open("a") as parameters:
+        parameters.write(f"WorkerServiceName={WORKER}\n")
+    before = {name: containers(name) for name in ("my-service-stage", WORKER)}
+    done = operated.run("deploy", "stage", NEW)
+    assert done.returncode == 0, done
+    for name, (same, changed) in before.items():
+        after, container = containers(name)
+        assert after == same
+        assert {"name": "GREETING", "value": "Hi"} in container["environment"]
+        assert {"name": "TOKEN", "valueFrom": "arn:x"} in container["secrets"]
+        told = {} if name == WORKER else {field: container[field] for field in for_the_api}
+        assert container["image"] == image_of(NEW)
+        assert without(container, *for_both) == without(changed | {"image": image_of(NEW)} | told, *for_both)
+    assert container["command"] == ["python", "-m", "my_service.worker"]
+
+
+@pytest.mark.parametrize("command", ["deploy", "restart"])
+def test_a_worker_that_is_not_there_is_said_before_anything_changes(
+    operated: Operated, account: Moto, command: str
+) -> None:
+    with (operated.path / "deploy/stage.parameters").open("a") as parameters:
+        parameters.write("WorkerServiceName=wrong\n")
+    done = operated.run(command, "stage", *([NEW] if command == "deploy" else []))
+    assert done.returncode == 1
+    assert done.stderr == f"There is no service wrong in the cluster {account.cluster}.\n"
+    assert set(account.calls) == {"ecs:DescribeServices", "ecs:DescribeTaskDefinition"}
 
 
 def test_the_policy_names_actions_that_aws_has_and_what_it_must_be_given(operated: Operated) -> None:

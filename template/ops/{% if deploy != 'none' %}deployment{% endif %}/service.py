@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aws import POLL, SERVICE, AwsError, Json, Place, call, moment
-from image import named
+from image import REPOSITORY, named
 
 PATIENCE = 60  # seconds until a deployment has begun
 CRASHES = 3  # new tasks that failed, after which nobody waits for the next
@@ -47,14 +47,19 @@ class Service:
         configuration = described.get("deploymentConfiguration", {})
         self.rolling = configuration.get("strategy", "ROLLING") == "ROLLING"
         self.breaker: Json = configuration.get("deploymentCircuitBreaker", {})  # of a rolling deployment
-        # ContainerName's, the one of its name, the load balancer's, or the first essential one.
-        targets = [each.get("containerName") for each in described.get("loadBalancers", [])]
-        names = [place.parameters.get("ContainerName"), SERVICE, *targets]
-        containers = self.definition["containerDefinitions"]
-        known = [each for name in names for each in containers if each["name"] == name]
-        essential = [each for each in containers if each.get("essential", True)]
-        self.container: Json = [*known, *essential, *containers][0]
+        self.container: Json = max(self.definition["containerDefinitions"], key=self.likeness)
         self.image = str(self.container["image"])
+
+    def likeness(self, container: Json) -> list[bool]:
+        """Return why a container may be the service's own, the best reason first; a sidecar may be essential, too."""
+        name = container["name"]
+        return [
+            name == self.place.parameters.get("ContainerName"),
+            name == SERVICE,
+            container["image"].startswith((f"{REPOSITORY}@", f"{REPOSITORY}:")),
+            name in [each.get("containerName") for each in self.described.get("loadBalancers", [])],
+            container.get("essential", True),
+        ]
 
     def update(self, **change: Any) -> str:
         """Change the service, and return the id of the deployment that begins."""
@@ -226,7 +231,7 @@ def wait(place: Place, image: str, deployment: str, since: datetime, failed: str
 
 def restart(place: Place) -> None:
     """Replace the tasks by new ones of the same image, which read today's secrets."""
-    for each in place.services():
-        service, since = describe(each), datetime.now(UTC)
-        print(f"Restarting {each.service}, which runs {named(service.image)}.", file=sys.stderr)
-        wait(each, service.image, service.update(forceNewDeployment=True), since, "The restart has failed")
+    for service in [describe(each) for each in place.services()]:  # each must be there before one is restarted
+        since, image = datetime.now(UTC), service.image
+        print(f"Restarting {service.place.service}, which runs {named(image)}.", file=sys.stderr)
+        wait(service.place, image, service.update(forceNewDeployment=True), since, "The restart has failed")
