@@ -251,6 +251,8 @@ def test_spot_capacity_stays_and_a_command_has_it_too(start: Start) -> None:
     assert operated.run("task", "stage", "true").returncode == 0
     assert operated.account.ran[0]["capacityProviderStrategy"] == strategy
     assert "launchType" not in operated.account.ran[0]
+    (own,) = operated.account.ran[0]["definition"]["containerDefinitions"]
+    assert "portMappings" not in own, "on EC2, the service may have the host's port"
 
 
 def test_a_command_ends_when_it_is_stopped(start: Start) -> None:
