@@ -399,6 +399,75 @@ def test_a_service_without_a_load_balancer(operated: Operated) -> None:
     assert not [call for call in operated.account.calls if call.startswith("elasticloadbalancing")]
 
 
+def on_ec2(account: Account) -> None:
+    """A bridge with ports of the host, memory that is reserved and not limited, and step scaling."""
+    definition = account.definitions[account.service["taskDefinition"]]
+    del definition["cpu"], definition["memory"], account.service["launchType"], account.service["networkConfiguration"]
+    definition |= {"networkMode": "bridge", "requiresCompatibilities": ["EC2"]}
+    account.container.update(memoryReservation=256, portMappings=[{"containerPort": 8000, "hostPort": 0}])
+    account.service["capacityProviderStrategy"] = [{"capacityProvider": "instances", "weight": 1}]
+    account.health = [{"Target": {"Id": "i-1", "Port": 32768}, "TargetHealth": {"State": "healthy"}}]
+    policy = "arn:aws:autoscaling:us-east-1:111122223333:scalingPolicy:1:resource/ecs/service/x:policyName/less"
+    account.alarms[0].update(StateValue="ALARM", AlarmActions=[policy])
+
+
+def on_own_machines(account: Account) -> None:
+    """ECS Anywhere: no zones, no load balancer; this one has no limit of memory either."""
+    on_ec2(account)
+    del account.container["memoryReservation"], account.service["capacityProviderStrategy"]
+    account.definitions[account.service["taskDefinition"]]["networkMode"] = "host"
+    account.service |= {"launchType": "EXTERNAL", "loadBalancers": []}
+    for each in account.running:
+        del each["availabilityZone"]
+    variable("TRUSTED_HOPS", "0")(account)
+
+
+def behind_a_proxy(account: Account) -> None:
+    """The load balancer sends to a sidecar, which asks the service on loopback."""
+    target = {"containerName": "proxy", "containerPort": 80, "targetGroupArn": GROUP}
+    account.service["loadBalancers"] = [target]
+    account.group["HealthCheckPath"] = "/"
+    variable("TRUSTED_HOPS", "2")(account)
+    proxy = {"name": "proxy", "image": "nginx", "portMappings": [{"containerPort": 80}]}
+    definition = account.definitions[account.service["taskDefinition"]]
+    del account.container["portMappings"]
+    account.container["name"] = "app"
+    definition["containerDefinitions"].insert(0, proxy)
+    for each in account.running:
+        each["containers"] = [{"name": "proxy", "image": "nginx"}, {"name": "app", "image": image_of(OLD)}]
+
+
+@pytest.mark.parametrize("change", [on_ec2, on_own_machines, behind_a_proxy])
+def test_a_healthy_service_that_somebody_else_made(operated: Operated, change: Change) -> None:
+    change(operated.account)
+    done = operated.run("status", "stage")
+    assert wrong(done.stdout) == []
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"commit      {OLD} on 2 tasks" in done.stdout
+
+
+def test_on_ec2_a_reservation_may_be_too_small_and_a_limit_unknown(operated: Operated) -> None:
+    on_ec2(operated.account)
+    operated.account.container["memoryReservation"] = 64
+    operated.account.ended = [stopped(7, OLD, 1, EXITED, "Essential container in task exited", exitCode=137)]
+    assert wrong(operated.run("status", "stage").stdout) == [
+        "A task failed: killed (137) while nobody stopped it: most likely by the memory limit",
+        "1 workers need 128 MiB, and the task has 64",
+    ]
+
+
+def test_a_worker_that_is_not_there_hides_nothing_else(operated: Operated) -> None:
+    with (operated.path / "deploy/stage.parameters").open("a") as parameters:
+        parameters.write("WorkerServiceName=jobs\n")
+    container(stopTimeout=10)(operated.account)
+    done = operated.run("status", "stage")
+    (operated.path / "deploy/stage.parameters").write_text("ClusterName=main\n")
+    assert wrong(done.stdout) == [
+        "There is no service jobs in the cluster main.",
+        "stopTimeout is 10 s, and the image needs 30 s to stop",
+    ]
+
+
 def test_the_line_of_the_file_names_the_service_and_its_container(operated: Operated) -> None:
     (operated.path / "deploy/stage.parameters").write_text("ClusterName=main\nServiceName=other\nContainerName=app\n")
     operated.account.service["serviceName"] = "other"

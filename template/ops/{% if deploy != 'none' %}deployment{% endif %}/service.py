@@ -21,8 +21,8 @@ ENDED = {
 }
 # What a task's stop code, exit code and reason hold, in ECS's words, and why it failed; the first that fits counts.
 REASONS = {
-    "OutOfMemory": "killed (137): it used more than its memory, {memory} MiB{who}",
-    "^EssentialContainerExited 137": "killed (137) while nobody stopped it: most likely by the memory limit, {memory} MiB{who}",
+    "OutOfMemory": "killed (137): it used more than its memory{limit}{who}",
+    "^EssentialContainerExited 137": "killed (137) while nobody stopped it: most likely by the memory limit{limit}{who}",
     r"^\w+ 137": "killed (137): it did not stop within its stop timeout, {timeout} s{who}. {reason}",
     "CannotPull": "the image cannot be pulled. Is it there, may the execution role pull it, is there a way to ECR? {reason}",
     "ResourceInit.*(secret|ssm)": "a secret cannot be read. Does it exist, and may the execution role read it? {reason}",
@@ -165,10 +165,11 @@ def why(task: Json, definition: Json, name: str) -> str:
     ends: list[Json] = task.get("containers") or [{"name": name}]
     end = min(ends, key=lambda each: (not (each.get("exitCode") or each.get("reason")), each["name"] != name))
     container: Json = next((each for each in definition["containerDefinitions"] if each["name"] == end["name"]), {})
+    memory = container.get("memory") or definition.get("memory")  # on EC2, there may be no limit
     reason = " ".join(f"{task.get('stoppedReason', '')} {end.get('reason', '')}".split())
     said = f"{task.get('stopCode')} {end.get('exitCode')} {reason}"
     return next((meaning for pattern, meaning in REASONS.items() if re.search(pattern, said)), "").format(
-        memory=container.get("memory") or definition.get("memory"),
+        limit=f", {memory} MiB" if memory else "",
         timeout=container.get("stopTimeout", 30),
         code=end.get("exitCode"),
         reason=reason,

@@ -50,7 +50,10 @@ def status(place: Place) -> int:
     show_alarms(service)
     check_secrets(service, running)
     for worker in place.services()[1:]:
-        show_tasks(describe(worker))
+        try:
+            show_tasks(describe(worker))
+        except AwsError as error:
+            wrong.append(str(error))
     check(service, running, balancer, groups)
     for text in notes:
         line("note", text)
@@ -129,7 +132,8 @@ def show_alarms(service: Service) -> None:
     for alarm in [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]:
         name, state = alarm["AlarmName"], alarm["StateValue"]
         fault = f"The alarm {name} is on: {alarm.get('StateReason', '')}"
-        line("alarm", f"{name}: {state}", fault if state == "ALARM" else "")
+        scales = any(":scalingPolicy:" in action for action in alarm.get("AlarmActions", []))  # it may be on for days
+        line("alarm", f"{name}: {state}", fault if state == "ALARM" and not scales else "")
 
 
 def check_secrets(service: Service, running: list[Json]) -> None:
@@ -153,10 +157,11 @@ def check(service: Service, running: list[Json], balancer: Json, groups: list[Js
     """Compare the environment with what the service needs."""
     container, targets = service.container, service.described.get("loadBalancers", [])
     variables = {each["name"]: each["value"] for each in container.get("environment", [])}
-    ports = [each["containerPort"] for each in container.get("portMappings", [])]
+    ports = [each["containerPort"] for each in container.get("portMappings", []) if "containerPort" in each]
     sent = [each["containerPort"] for each in targets if each["containerName"] == container["name"]]
     stop = container.get("stopTimeout", 30)
-    memory = int(container.get("memory") or service.definition.get("memory") or 0)
+    # On EC2, there may be only a reservation, or nothing.
+    memory = int(container.get("memory") or service.definition.get("memory") or container.get("memoryReservation") or 0)
     workers = int(variables.get("WEB_CONCURRENCY", WORKERS))
     need = workers * MEMORY
     locked = container.get("readonlyRootFilesystem")
@@ -165,8 +170,8 @@ def check(service: Service, running: list[Json], balancer: Json, groups: list[Js
     undone = not service.rolling or (service.breaker.get("enable") and service.breaker.get("rollback"))
     network = service.described.get("networkConfiguration", {}).get("awsvpcConfiguration", {})
     subnets = len(network.get("subnets", []))
-    zones = {str(task.get("availabilityZone")) for task in running}
-    spread = subnets == 1 or len(running) < 2 or len(zones) > 1
+    zones = {task["availabilityZone"] for task in running if "availabilityZone" in task}  # ECS Anywhere has none
+    spread = subnets == 1 or len(running) < 2 or len(zones) != 1
     hops = int(variables.get("TRUSTED_HOPS", 0))
     proxies = 1 if targets and balancer.get("Type") != "network" else 0
     idle = int(balancer.get("idle_timeout.timeout_seconds", 0))
@@ -174,10 +179,10 @@ def check(service: Service, running: list[Json], balancer: Json, groups: list[Js
 
     # What must be true, and the sentence where it is not; a note where that may be meant.
     rules = [
-        (wrong, PORT in ports, f"The service listens on port {PORT}, and the container maps {ports}"),
+        (wrong, not ports or PORT in ports, f"The service listens on port {PORT}, and the container maps {ports}"),
         (wrong, set(sent) <= {PORT}, f"The load balancer sends to {sent}, and the service listens on port {PORT}"),
         (wrong, stop >= STOP_TIMEOUT, f"stopTimeout is {stop} s, and the image needs {STOP_TIMEOUT} s to stop"),
-        (wrong, memory >= need, f"{workers} workers need {need} MiB, and the task has {memory}"),
+        (wrong, not memory or memory >= need, f"{workers} workers need {need} MiB, and the task has {memory}"),
         (wrong, scratch or not locked, "The root file system is read-only, and /tmp cannot be written to"),
         (notes, locked, "The root file system can be written to: readonlyRootFilesystem and a tmpfs at /tmp are safer"),
         (wrong, undone, "No circuit breaker rolls back a deployment whose tasks fail"),
@@ -191,7 +196,7 @@ def check(service: Service, running: list[Json], balancer: Json, groups: list[Js
         name, path = f"The target group {group['TargetGroupName']}", group.get("HealthCheckPath", HEALTH_PATH)
         delay = int(group.get("deregistration_delay.timeout_seconds", DELAY))
         rules += [
-            (wrong, path == HEALTH_PATH, f"{name} checks {path}, and the service answers {HEALTH_PATH}"),
+            (wrong, not sent or path == HEALTH_PATH, f"{name} checks {path}, and the service answers {HEALTH_PATH}"),
             (wrong, delay >= DELAY, f"{name} has a deregistration delay of {delay} s; requests need {DELAY} s"),
             (notes, delay <= 4 * DELAY, f"{name} has a deregistration delay of {delay} s; {DELAY} s are enough"),
         ]
