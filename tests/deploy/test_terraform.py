@@ -1,9 +1,11 @@
 """docs/terraform.md, read as Terraform reads it: it has the values of the answers and of deploy/service.yml."""
 
+import hashlib
 import json
 import re
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hcl2
@@ -19,7 +21,7 @@ from tests.support.template import ROOT, Render
 
 Json = dict[str, Any]
 PAGE = (ROOT / "docs/terraform.md").read_text()
-(TEXT,) = blocks(PAGE, "hcl")
+REGISTRY, ENVIRONMENT = blocks(PAGE, "hcl")
 ANSWERS: Json = {
     "service_name": "orders",
     "package_name": "my_orders",
@@ -37,6 +39,16 @@ ANSWERS: Json = {
     "log_retention_days": 90,
     "default_branch": "trunk",
 }
+# Of Terraform, as far as values of the page are made by them.
+FUNCTIONS: Json = {
+    "floor": int,
+    "format": lambda pattern, value: pattern % int(value),
+    "length": len,
+    "md5": lambda text: hashlib.md5(text.encode()).hexdigest(),
+    "substr": lambda text, at, length: text[at : at + length],
+    "tostring": str,
+    "upper": str.upper,
+}
 
 
 def value_of(expression: Any, names: Json) -> Any:
@@ -50,13 +62,28 @@ def value_of(expression: Any, names: Json) -> Any:
         return expression
     if expression[:1] == '"':
         return re.sub(r"\$\{(.*?)\}", lambda found: str(value_of(f"${{{found[1]}}}", names)), expression[1:-1])
-    match = re.fullmatch(r"\$\{\(?(?:(\w+)\()?([\w.]+)(?: / (\d+))?\)*\}", expression)
-    if not match or match[2] not in names:
-        return expression
-    value = names[match[2]]
-    value = value // int(match[3]) if match[3] else value
-    functions: dict[str | None, Callable[[Any], Any]] = {"upper": str.upper, "tostring": str, "floor": int}
-    return functions.get(match[1], lambda same: same)(value)
+    with suppress(NameError, AttributeError, SyntaxError):
+        return eval(expression[2:-1], FUNCTIONS | names)  # such an expression is one of Python's, too
+    return expression
+
+
+def names_of(answers: Json, environment: str) -> Json:
+    """Return what expressions refer to."""
+    said = SimpleNamespace(**answers)
+    name = f"{said.service_name}-{environment}"
+    return {
+        "local": SimpleNamespace(answers=said, environment=environment, name=name),
+        "var": SimpleNamespace(image="IMAGE", pull_accounts=["444455556666"]),
+    }
+
+
+def blocks_of(text: str, names: Json) -> Json:
+    """Return the resources and modules of a file by their names."""
+    read = value_of(hcl2.loads(text), names)
+    found: Json = {f"module.{name}": each for block in read.get("module", []) for name, each in block.items()}
+    for block in read["resource"]:
+        found |= {f"{kind}.{name}": each for kind, named in block.items() for name, each in named.items()}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +96,13 @@ def recorded(render: Render) -> Json:
 @pytest.fixture(scope="module")
 def terraform(recorded: Json) -> Json:
     """The page with the values of a service: blocks of each kind by their names."""
-    names = {f"local.answers.{name}": answer for name, answer in recorded.items()}
-    names |= {"var.environment": "stage", "local.name": "orders-stage", "var.image": "IMAGE", "var.github": "O@1/R@2"}
-    read = value_of(hcl2.loads(TEXT), names)
-    found: Json = {}
-    for kind in ("module", "resource", "data"):
-        for block in read[kind]:
-            for name, each in block.items():
-                found |= (
-                    {f"{kind}.{name}": each}
-                    if kind == "module"
-                    else {f"{name}.{own}": value for own, value in each.items()}
-                )
-    assert read["locals"][0]["answers"] == '${yamldecode(file("${path.module}/../.copier-answers.yml"))}'
-    return found
+    names = names_of(recorded, "stage")
+    for text in (REGISTRY, ENVIRONMENT):
+        (said,) = hcl2.loads(text)["locals"]
+        assert said["answers"] == '${yamldecode(file("${path.module}/../../.copier-answers.yml"))}'
+    assert said["environment"] == "${terraform.workspace}"
+    assert said["name"] == '"${local.answers.service_name}-${local.environment}"'
+    return blocks_of(REGISTRY, names) | blocks_of(ENVIRONMENT, names)
 
 
 def as_api(value: Any) -> Any:
@@ -132,9 +152,6 @@ def test_the_load_balancer_and_the_service_are_those_of_cloudformation(terraform
     attributes = {each["key"]: each["value"] for each in described["LoadBalancer"]["loadBalancerAttributes"]}
     assert str(balancer["idle_timeout"]) == attributes["idle_timeout.timeout_seconds"]
     assert balancer["drop_invalid_header_fields"] is True
-    assert len('${trimsuffix(substr(local.name, 0, 32), "-")}') == len(balancer["name"]), (
-        "a name has 32 characters at most"
-    )
     group, target = balancer["target_groups"]["service"], described["TargetGroup"]
     assert group["health_check"] == {
         "path": target["healthCheckPath"],
@@ -168,6 +185,61 @@ def test_the_load_balancer_and_the_service_are_those_of_cloudformation(terraform
     assert len(network["private_subnets"]) == len(network["public_subnets"]) == 2
 
 
+# The attributes that hold a name which an account has once, and how long it can be. Other kinds belong to one of these.
+HELD: dict[str, dict[str, int]] = {
+    "aws_ecr_repository": {"name": 256},
+    "aws_ecr_repository_policy": {},
+    "aws_iam_role": {"name": 64},
+    "aws_iam_role_policy": {},
+    "terraform-aws-modules/vpc/aws": {},
+    "terraform-aws-modules/alb/aws": {"name": 32},
+    "terraform-aws-modules/ecs/aws//modules/cluster": {"name": 255},
+    "terraform-aws-modules/ecs/aws//modules/service": {
+        "name": 255,
+        "task_exec_iam_role_name": 64,
+        "tasks_iam_role_name": 64,
+    },
+}
+
+
+def held(text: str, service_name: str, environment: str = "") -> set[tuple[str, str]]:
+    """Return the kinds and names of what a file makes; no other file can make the same in the account."""
+    found = set()
+    for block, said in blocks_of(text, names_of({"service_name": service_name}, environment)).items():
+        kind = said.get("source", block.partition(".")[0])
+        for attribute, longest in HELD[kind].items():
+            assert "${" not in said[attribute], said[attribute]
+            assert len(said[attribute]) <= longest, said[attribute]
+            found.add(("aws_iam_role" if "iam_role" in attribute else kind, said[attribute]))
+        groups = [each["cloudwatch_log_group_name"] for each in said.get("container_definitions", {}).values()]
+        found |= {("log group", name) for name in groups}
+    return found
+
+
+@pytest.mark.parametrize("service_name", ["orders", "o" * 40])
+def test_two_environments_of_an_account_do_not_collide(service_name: str) -> None:
+    """Nor does one with what the service has once."""
+    longest = "e" * 16
+    made = [*held(REGISTRY, service_name)]
+    for environment in ("stage", "prod", longest):
+        made += held(ENVIRONMENT, service_name, environment)
+    assert [thing for thing in set(made) if made.count(thing) > 1] == []
+
+
+def test_what_the_service_has_once_is_in_the_account_where_images_are_looked_for(recorded: Json) -> None:
+    (provider,) = value_of(hcl2.loads(REGISTRY), names_of(recorded, ""))["provider"]
+    ((_, said),) = provider.items()
+    assert said == {"region": "eu-west-1", "allowed_account_ids": ["111122223333"]}
+
+
+def test_another_account_may_read_the_images_as_cloudformation_lets_it(terraform: Json, render: Render) -> None:
+    given = terraform["aws_ecr_repository_policy.pull"]
+    registry = yaml.load((render(deploy="cloudformation") / "deploy/registry.yml").read_text(), Loader)
+    _, policy, _ = registry["Resources"]["Repository"]["Properties"]["RepositoryPolicyText"]["Fn::If"]
+    assert set(re.findall(r'"(ecr:\w+)"', given["policy"])) == set(policy["Statement"][0]["Action"])
+    assert "Principal = {AWS = var.pull_accounts}" in given["policy"]
+
+
 def test_terraform_ignores_what_a_release_changes(terraform: Json) -> None:
     assert terraform["module.service"]["ignore_task_definition_changes"] is True
     assert terraform["module.service"]["track_latest"] is False
@@ -180,7 +252,7 @@ def test_terraform_ignores_what_a_release_changes(terraform: Json) -> None:
         (
             "deploy",
             {
-                "sub": "repo:${var.github}:environment:${var.environment}",
+                "sub": "repo:${var.github}:environment:${local.environment}",
                 "ref": "refs/heads/${local.answers.default_branch}",
             },
         ),
@@ -199,7 +271,7 @@ def test_github_is_trusted_for_jobs_of_the_default_branch_alone(
 def test_the_policy_gets_every_name_that_it_asks_for(terraform: Json, render: Render) -> None:
     policy = (render(deploy="ecs", **ANSWERS) / "deploy/policy.json").read_text()
     given = terraform["aws_iam_role_policy.deploy"]["policy"]
-    assert given.startswith('${templatefile("${path.module}/../deploy/policy.json", {')
+    assert given.startswith('${templatefile("${path.module}/../../deploy/policy.json", {')
     assert set(re.findall(r"(\w+) = ", given)) == set(re.findall(r"\$\{(\w+)\}", policy))
     assert json.loads(policy)
 
@@ -224,7 +296,9 @@ def test_make_status_finds_nothing_wrong_with_it(terraform: Json, render: Render
 
 
 def test_checkov_accepts_what_is_written_out(tmp_path: Path) -> None:
-    (tmp_path / "main.tf").write_text(TEXT)
+    for name, text in (("registry", REGISTRY), ("environment", ENVIRONMENT)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "main.tf").write_text(text)
     # A module has a version; only one of a Git repository could have a commit.
     checkov = (
         "uv",

@@ -43,7 +43,8 @@ KINDS = {
         .github/workflows/nightly.yml .github/workflows/orders.yml .gitlab-ci.yml .ruff.toml .vscode/launch.json
         alembic.ini compose.override.yaml compose.podman.yaml
         core/config.py deploy/ENV.parameters deploy/container.json deploy/prod.parameters deploy/stage.parameters
-        docker-compose.yml infrastructure/main.tf local.mk logging.ini mypy.ini old.txt orders.yml outbox.py poetry.lock
+        docker-compose.yml infrastructure/environment/main.tf infrastructure/registry/main.tf
+        infrastructure/registry/terraform.tfvars local.mk logging.ini mypy.ini old.txt orders.yml outbox.py poetry.lock
         profile.svg pytest.ini requirements.txt ruff.toml setup.cfg src/PACKAGE/rds.pem src/orders/routers/metrics.py
         src/PACKAGE/routers/reminders.py src/orders/static/ tox.ini uv.lock
         """,
