@@ -92,6 +92,11 @@ def test_a_deployment_that_takes_too_long_says_so(start: Start) -> None:
     assert lines(done)[-1].endswith("the deployment has not ended after 1 s: make status ENV=stage")
 
 
+def test_a_wrong_time_to_wait_is_said_before_anything_changes(start: Start) -> None:
+    done = start("ecs").run("deploy", "stage", NEW, WAIT_SECONDS="10m")
+    assert lines(done) == ["WAIT_SECONDS is a whole number: of the seconds that a deployment may take."]
+
+
 def test_a_deployment_is_no_success_while_an_old_task_runs(start: Start) -> None:
     operated = start("ecs")
     operated.account.outcome = "lingering"  # ECS calls it completed

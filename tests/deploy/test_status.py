@@ -268,6 +268,7 @@ FAULTS: list[list[tuple[Change, str]]] = [
             "The load balancer's idle timeout, 60 s, must be below KEEPALIVE, 60 s",
         ),
     ],
+    [(variable("WEB_CONCURRENCY", ""), "WEB_CONCURRENCY is '', which is no number")],
 ]
 # What may be meant so.
 NOTES: list[tuple[Change, str]] = [

@@ -153,6 +153,15 @@ def check_secrets(service: Service, running: list[Json]) -> None:
             wrong.append(f"The secret {source.split(':secret:')[-1].split(':')[0]} {text}")
 
 
+def number(variables: dict[str, str], name: str, default: int) -> int:
+    """Return the number that a variable of the container says; with anything else, the service does not start."""
+    value = variables.get(name, str(default)).strip()
+    if value.isdecimal():
+        return int(value)
+    wrong.append(f"{name} is {value!r}, which is no number")
+    return default
+
+
 def check(service: Service, running: list[Json], balancer: Json, groups: list[Json]) -> None:
     """Compare the environment with what the service needs."""
     container, targets = service.container, service.described.get("loadBalancers", [])
@@ -162,7 +171,7 @@ def check(service: Service, running: list[Json], balancer: Json, groups: list[Js
     stop = container.get("stopTimeout", 30)
     # On EC2, there may be only a reservation, or nothing.
     memory = int(container.get("memory") or service.definition.get("memory") or container.get("memoryReservation") or 0)
-    workers = int(variables.get("WEB_CONCURRENCY", WORKERS))
+    workers = number(variables, "WEB_CONCURRENCY", WORKERS)
     need = workers * MEMORY
     locked = container.get("readonlyRootFilesystem")
     mounts = [*container.get("linuxParameters", {}).get("tmpfs", []), *container.get("mountPoints", [])]
@@ -172,10 +181,10 @@ def check(service: Service, running: list[Json], balancer: Json, groups: list[Js
     subnets = len(network.get("subnets", []))
     zones = {task["availabilityZone"] for task in running if "availabilityZone" in task}  # ECS Anywhere has none
     spread = subnets == 1 or len(running) < 2 or len(zones) != 1
-    hops = int(variables.get("TRUSTED_HOPS", 0))
+    hops = number(variables, "TRUSTED_HOPS", 0)
     proxies = 1 if targets and balancer.get("Type") != "network" else 0
     idle = int(balancer.get("idle_timeout.timeout_seconds", 0))
-    keep = int(variables.get("KEEPALIVE", 75))
+    keep = number(variables, "KEEPALIVE", 75)
 
     # What must be true, and the sentence where it is not; a note where that may be meant.
     rules = [
