@@ -254,16 +254,27 @@ def test_a_job_that_takes_too_long_is_ended(server: Server, running: Worker) -> 
     assert notes(server) == []
 
 
-def test_a_job_that_always_fails_is_tried_five_times_and_kept(server: Server, running: Worker) -> None:
-    error = "RuntimeError('no')"
-    add(server, "fail")
+@pytest.mark.parametrize(("name", "error"), [("fail", "RuntimeError('no')"), ("cancelled", "CancelledError()")])
+def test_a_job_that_always_fails_is_tried_five_times_and_kept(
+    server: Server, running: Worker, name: str, error: str
+) -> None:
+    add(server, name)
     for attempt in range(1, 6):
         wait_until(lambda attempt=attempt: server.sql("SELECT attempts, error FROM jobs") == f"{attempt}|{error}")  # type: ignore[misc]
         waits = server.sql("SELECT extract(epoch FROM run_at - now()) FROM jobs")
         assert (float(waits) > 5 * 2 ** (attempt - 1)) if attempt < 5 else (waits == "")
         server.sql("UPDATE jobs SET run_at = now(), error = null WHERE run_at IS NOT null")
     assert notes(server) == []
-    assert len(running.said("the job failed for the last time")) == 1
+    assert len([line for line in running.said("the job failed for the last time") if line["job_name"] == name]) == 1
+    assert running.process.poll() is None
+
+
+def test_a_cancelled_job_of_another_queue_is_no_stop(worker: Worker) -> None:
+    worker.environment["ELSEWHERE"] = "yes"
+    worker.start()
+    wait_until(lambda: bool(worker.said("the worker waits")))
+    assert worker.process.poll() is None
+    worker.stop()
 
 
 def test_a_job_that_kills_its_workers_is_given_up(server: Server, running: Worker) -> None:
@@ -289,12 +300,13 @@ def test_a_schedule_does_one_job_and_ends_with_its_exit_code(server: Server, wor
     worker.start("nothing")
     assert worker.process.wait(30) == 2
     (line,) = worker.said("name one job, or none")
-    assert line["jobs"] == ["fail", "ledger", "nightly"]
+    assert line["jobs"] == ["cancelled", "fail", "ledger", "nightly"]
 
-    worker.start("fail")
-    wait_until(lambda: bool(worker.said("the job failed")))
-    worker.process.send_signal(signal.SIGTERM)  # in place of four more attempts in 150 s
-    assert worker.process.wait(30) == 1
+    for number, name in enumerate(("fail", "cancelled"), 1):
+        worker.start(name)
+        wait_until(lambda number=number: len(worker.said("the job failed")) == number)  # type: ignore[misc]
+        worker.process.send_signal(signal.SIGTERM)  # in place of four more attempts in 150 s
+        assert worker.process.wait(30) == 1
 
 
 def test_the_example_is_deleted_as_the_document_says(clone: Clone, database: Callable[[str], str]) -> None:
