@@ -8,6 +8,7 @@ from pathlib import Path
 from my_service.models import Job, Note
 from my_service.ops import jobs
 from my_service.settings import get_settings
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 BEGUN = Path(os.environ["BEGUN"])
@@ -47,7 +48,12 @@ async def nightly(session: AsyncSession) -> None:
     session.add(Note(text="nightly"))
 
 
-JOBS: dict[str, jobs.Job] = {"ledger": ledger, "fail": fail, "cancelled": cancelled, "nightly": nightly}
+async def slow(session: AsyncSession) -> None:
+    """Take longer than a statement may in a route."""
+    await session.execute(text("SELECT pg_sleep(6)"))
+
+
+JOBS: dict[str, jobs.Job] = {"ledger": ledger, "fail": fail, "cancelled": cancelled, "nightly": nightly, "slow": slow}
 
 if __name__ == "__main__":
     JOBS.pop(os.environ.get("UNKNOWN", ""), None)

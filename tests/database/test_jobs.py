@@ -1,5 +1,6 @@
 """The worker and its queue: whatever is killed, no job is lost, and what a job writes is there once."""
 
+import json
 import os
 import re
 import shutil
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.database.cluster import Server, Service
 from tests.database.conftest import DOCUMENT
 from tests.database.test_branches import VERSIONS, Clone, clone, database
+from tests.deploy.cloudformation import Loader
 from tests.support.commands import edit, run, wait_until
 from tests.support.gunicorn import Gunicorn
 from tests.support.template import PYTHON, Render
@@ -300,13 +303,26 @@ def test_a_schedule_does_one_job_and_ends_with_its_exit_code(server: Server, wor
     worker.start("nothing")
     assert worker.process.wait(30) == 2
     (line,) = worker.said("name one job, or none")
-    assert line["jobs"] == ["cancelled", "fail", "ledger", "nightly"]
+    assert line["jobs"] == ["cancelled", "fail", "ledger", "nightly", "slow"]
 
     for number, name in enumerate(("fail", "cancelled"), 1):
         worker.start(name)
         wait_until(lambda number=number: len(worker.said("the job failed")) == number)  # type: ignore[misc]
         worker.process.send_signal(signal.SIGTERM)  # in place of four more attempts in 150 s
         assert worker.process.wait(30) == 1
+
+
+def test_a_schedule_gives_a_statement_as_long_as_its_job(render: Render, worker: Worker) -> None:
+    path = render(database="postgres", worker=True, deploy="cloudformation") / "deploy/service.yml"
+    schedule = yaml.load(path.read_text(), Loader)["Resources"]["CleanUp"]["Properties"]["Target"]
+    (container,) = json.loads(schedule["Input"])["containerOverrides"]
+    settings = {each["name"]: each["value"] for each in container["environment"]}
+    assert int(settings["DATABASE_STATEMENT_TIMEOUT"]) <= int(settings["JOB_TIMEOUT"])
+    worker.environment |= settings
+    worker.start("slow")
+    wait_until(lambda: bool(worker.said("job done") or worker.said("the job failed")))
+    assert not worker.said("the job failed")
+    assert worker.process.wait(30) == 0
 
 
 def test_the_example_is_deleted_as_the_document_says(clone: Clone, database: Callable[[str], str]) -> None:
