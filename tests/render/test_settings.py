@@ -73,6 +73,20 @@ def test_the_document_lists_each_setting(render: Render) -> None:
     assert found == table(render(**EVERYTHING)), "run: uv run python -m tests.render.test_settings"
 
 
+def test_the_document_says_how_long_a_stopping_worker_has(render: Render) -> None:
+    ops = render(worker=True, deploy="none") / "src/my_service/ops"
+    (finish,) = re.findall(r"^FINISH = (.*?)  #", (ops / "jobs.py").read_text(), re.MULTILINE)
+    settings = (ops / "settings.py").read_text()
+    seconds = {}
+    for stop in (30, 60, 120):
+        constants: dict[str, Any] = {"LIMIT": 0}
+        list(rows(re.sub(r"^STOP_TIMEOUT = \d+", f"STOP_TIMEOUT = {stop}", settings, flags=re.MULTILINE), constants))
+        seconds[stop] = eval(finish, constants)
+    said = f"it has {seconds[30]} s: `stop_timeout` less a tenth and at most 5 s"
+    assert said in (ROOT / "docs/workers.md").read_text()
+    assert seconds == {stop: stop - stop // 10 - 5 for stop in seconds}
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         written = table(copy(ROOT, Path(temporary) / "service", EVERYTHING, "HEAD"))
