@@ -14,6 +14,8 @@ def migration(number: int, body: str) -> str:
     """Return a migration that follows the one before it."""
     return f'''"""Under test"""
 
+import logging
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -84,6 +86,31 @@ def test_a_failed_migration_leaves_those_before_it_and_their_history(
     assert failed.returncode == 1, said
     assert server.sql("SELECT version_num FROM alembic_version") == "0002"
     assert server.sql(HISTORY) == "0001,0002"
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_the_values_of_a_failed_migration_are_not_logged(
+    server: Server, service: Service, write: Callable[[int, str], Path], shown: bool
+) -> None:
+    write(
+        2,
+        """\
+notes = sa.table("notes", sa.column("text"))
+op.bulk_insert(notes, [{"text": "hunter" + str(number % 2)} for number in range(3)])
+try:
+    with op.get_bind().begin_nested():
+        op.execute(sa.text("SELECT * FROM missing WHERE text = :text").bindparams(text="hunter" + "1"))
+except Exception:
+    logging.getLogger(__name__).exception("caught")
+op.create_index("ix_notes_text", "notes", ["text"], unique=True)
+""",
+    )
+    failed = service.migrate(DATABASE_LOG_SQL=str(shown))
+    said, _ = failed.communicate(timeout=60)
+    assert failed.returncode == 1
+    assert "could not create unique index" in said.splitlines()[-1]
+    assert "missing" in said
+    assert ("hunter1" in said, "(text)=(hunter0)" in said) == (shown, shown)
 
 
 def test_a_migration_gives_up_a_lock_and_says_so(
