@@ -1,9 +1,12 @@
 """What PostgreSQL's errors become, and the password that AWS takes."""
 
 import asyncio
+import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -306,6 +309,36 @@ def test_settings_refuse_to_guess_where_the_database_is(monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match="USE_RDS_IAM needs DATABASE_TLS"):
         OpsSettings(use_rds_iam=True, database_tls=False)
     assert OpsSettings(environment="prod", database_host="x").database_tls
+
+
+def test_credentials_are_asked_for_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    role = {"AccessKeyId": "AKIDEXAMPLE", "Expiration": "2999-01-01T00:00:00Z"}
+
+    class Endpoint(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/role" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(role).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for name in ("AWS_ACCESS_KEY_ID", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(iam, "_credentials", {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setattr(iam, "CREDENTIALS_HOST", f"http://127.0.0.1:{server.server_port}")
+        try:
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/none")
+            with pytest.raises(OSError, match="404"):
+                iam.credentials()
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/role")
+            assert iam.credentials() == role
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize("session", [None, "a token/with+signs="])
