@@ -15,6 +15,7 @@ import pytest
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CorruptRecordException, MessageSizeTooLargeError, TopicAuthorizationFailedError
+from aiokafka.protocol.group import JoinGroupRequest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from my_service import events
@@ -328,6 +329,29 @@ def test_a_dead_letter_that_cannot_be_written_holds_up_no_rebalance(
         await producer.stop()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("handler", "rebalance"), [(30, 60), (600, 630)])
+def test_a_rebalance_waits_for_the_longest_handler(
+    app: FastAPI, brokers: str, monkeypatch: pytest.MonkeyPatch, handler: int, rebalance: int
+) -> None:
+    name = f"patient{handler}"
+    asked: list[int] = []
+    build = JoinGroupRequest.build
+
+    def note(self: JoinGroupRequest, version: Any) -> Any:
+        sent = build(self, version)
+        asked.append(sent.rebalance_timeout)
+        return sent
+
+    async def run() -> None:
+        monkeypatch.setattr(JoinGroupRequest, "build", note)
+        subscribed = [Subscription(name, Number, nothing)]
+        async with with_kafka(None, settings(brokers, name, kafka_handler_timeout=handler), subscribed)(app):
+            await until(lambda: bool(asked))
+
+    asyncio.run(run())
+    assert {*asked} == {rebalance * 1000}
 
 
 def test_a_partition_that_cannot_be_read_holds_up_no_other(
