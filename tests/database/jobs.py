@@ -10,6 +10,7 @@ from my_service.ops import jobs
 from my_service.settings import get_settings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.typing import EventDict
 
 BEGUN = Path(os.environ["BEGUN"])
 
@@ -55,6 +56,12 @@ async def slow(session: AsyncSession) -> None:
 
 JOBS: dict[str, jobs.Job] = {"ledger": ledger, "fail": fail, "cancelled": cancelled, "nightly": nightly, "slow": slow}
 
+
+def mark(_logger: object, _level: str, event: EventDict) -> EventDict:
+    """Show that a processor of the service has seen an event."""
+    return {**event, "marked": True}
+
+
 if __name__ == "__main__":
     JOBS.pop(os.environ.get("UNKNOWN", ""), None)
-    sys.exit(jobs.main(get_settings(), JOBS, elsewhere if "ELSEWHERE" in os.environ else Job))
+    sys.exit(jobs.main(get_settings(), JOBS, elsewhere if "ELSEWHERE" in os.environ else Job, [mark]))

@@ -213,6 +213,13 @@ def test_a_worker_starts_without_the_database(server: Server, worker: Worker) ->
     wait_until(lambda: is_done(server), 30)
 
 
+def test_the_processors_of_the_service_see_all_that_the_worker_logs(worker: Worker) -> None:
+    worker.start()
+    wait_until(lambda: bool(worker.said("started")))
+    worker.stop()
+    assert {line.get("marked") for line in worker.events()} == {True}
+
+
 def test_a_stop_finishes_the_job_at_hand_and_begins_no_other(server: Server, worker: Worker) -> None:
     add(server, "ledger", '{"number": 1, "seconds": 2}')
     worker.start()

@@ -1,5 +1,6 @@
 """Migrations: one at a time however many start, without an invalid index, and harmless to what runs."""
 
+import json
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.database.cluster import Client, Server, Service
-from tests.support.commands import wait_until
+from tests.support.commands import edit, wait_until
 
 
 def migration(number: int, body: str) -> str:
@@ -111,6 +112,28 @@ op.create_index("ix_notes_text", "notes", ["text"], unique=True)
     assert "could not create unique index" in said.splitlines()[-1]
     assert "missing" in said
     assert ("hunter1" in said, "(text)=(hunter0)" in said) == (shown, shown)
+
+
+def test_the_processors_of_the_service_see_a_failed_migration(
+    repository: Path, service: Service, write: Callable[[int, str], Path]
+) -> None:
+    write(2, 'op.execute("SELECT 1 / 0")')
+    env = repository / "src/my_service/migrations/env.py"
+    own = env.read_text()
+    edit(env, "\nrun()", "\nrun([lambda _logger, _level, event: {**event, 'marked': True}])")
+    try:
+        said, _ = service.migrate().communicate(timeout=60)
+    finally:
+        env.write_text(own)
+    last = json.loads(said.splitlines()[-1])
+    assert (last["event"], last.get("marked")) == ("the migration failed", True)
+
+
+def test_a_migration_keeps_to_the_limit_of_a_log_line(service: Service, write: Callable[[int, str], Path]) -> None:
+    write(2, 'op.execute("SELECT 1 / 0 " + 9000 * "-")')
+    said, _ = service.migrate(LOG_LIMIT="4096").communicate(timeout=60)
+    assert "division by zero" in said
+    assert max(map(len, said.splitlines())) <= 4096
 
 
 def test_a_migration_gives_up_a_lock_and_says_so(
