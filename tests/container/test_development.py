@@ -298,6 +298,17 @@ def test_a_missing_engine_is_reported_in_one_line(repository: Path) -> None:
     assert said == ["No container engine answers: start Docker and try again."]
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_the_name_of_a_checkout_leaves_all_other_lines(render: Render, tmp_path: Path, encoding: str) -> None:
+    repository = shutil.copytree(render(), tmp_path / "mine")
+    before = "API_KEY=abc\nPASSWORD=päss\nOTHER=1\n".encode(encoding)
+    (repository / ".env").write_bytes(before)
+    run("bash", "ops/development/prepare", cwd=repository, LC_ALL="C.UTF-8")
+    after = (repository / ".env").read_bytes()
+    assert after.startswith(before)
+    assert re.fullmatch(rb"\n?COMPOSE_PROJECT_NAME=my-service-\d+\n", after.removeprefix(before))
+
+
 def test_no_file_of_another_owner_is_left_behind(repository: Path, tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can act as other users")
