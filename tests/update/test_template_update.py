@@ -186,6 +186,7 @@ def test_an_unknown_question_or_word_is_refused(service: Path) -> None:
     assert refused(service, "port") == "An answer is NAME=VALUE, as in port=9000: port"
     assert refused(service, "kafka=flase") == "kafka is true or false, not 'flase'."
     assert refused(service, "port=") == "port is a whole number, not ''."
+    assert refused(service, "cpu=2048").endswith("Give another: make template-update ANSWERS='cpu=2048 memory=...'")
     assert refused(service, "port=80").startswith("Validation error for question 'port': a whole number from 1024")
 
 
@@ -193,7 +194,7 @@ def test_a_recorded_answer_that_a_newer_rule_refuses_stops_the_update(service: P
     tighten(published)
     rule, cure = refused(service).splitlines()
     assert rule == "Validation error for question 'aws_account_id': a newer rule"
-    assert cure == 'Give another: make template-update ANSWERS="aws_account_id=..."'
+    assert cure == "Give another: make template-update ANSWERS=aws_account_id=..."
     assert template_update(service, "aws_account_id=210987654321")[0] == 0
 
 

@@ -190,16 +190,18 @@ class Answers(dict[str, str]):
         raise UpdateError(f"{file} was changed by hand, and this clone does not hold its past: undo your change.")
 
 
+def command(answers: list[str]) -> str:
+    """Return the command that gives these answers: a shell reads it, then make, then a shell."""
+    return f"make template-update ANSWERS={shlex.quote(shlex.join(answers).replace('$', '$$'))}"
+
+
 def check_by_hand(file: str, recorded: Answers, written: Answers, given: dict[str, str]) -> None:
     """UpdateError if an answer was changed by hand: the code does not know of it."""
     names = recorded.given().keys() | written.given().keys()
     if edited := sorted(name for name in names - given.keys() if recorded.value(name) != written.value(name)):
         wanted = [f"{name}={(recorded if name in recorded else written).value(name)}" for name in edited]
-        shell = shlex.quote(shlex.join(wanted).replace("$", "$$"))  # a shell reads it, then make, then a shell
-        raise UpdateError(
-            f"{file} was changed by hand, and the code was not: {', '.join(edited)}.\n"
-            f"To change both: make template-update ANSWERS={shell}"
-        )
+        said = f"{file} was changed by hand, and the code was not: {', '.join(edited)}."
+        raise UpdateError(f"{said}\nTo change both: {command(wanted)}")
 
 
 def check_given(given: dict[str, str], after: Answers) -> None:
@@ -251,7 +253,7 @@ class Scratch:
             refused = re.search(r"(?:question|choice for) '(\w+)'", str(stop))
             if not refused or refused[1] in given:
                 raise
-            raise UpdateError(f'{stop}\nGive another: make template-update ANSWERS="{refused[1]}=..."') from None
+            raise UpdateError(f"{stop}\nGive another: {command([*changed, f'{refused[1]}=...'])}") from None
         check_given(given, after)
         becomes = after.value("_commit")
         if sortable(becomes) < sortable(was) or not after.own:
