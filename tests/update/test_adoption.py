@@ -90,7 +90,7 @@ SERVICES: dict[str, tuple[str, dict[str, str]]] = {
             "main.py": MAIN.replace("MODULE", "models.config"),
             "models/config.py": PLAIN_SETTINGS,
             "routes/__init__.py": "",
-            "tests/test_orders.py": TEST.replace("MODULE", "main"),
+            "tests/test_orders.py": TEST.replace("from MODULE import app", "import main").replace("app", "main.app"),
         },
     ),
     "orders.main:app": (
