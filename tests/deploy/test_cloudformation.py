@@ -254,6 +254,16 @@ def test_the_alarm_counts_what_the_load_balancer_could_not_deliver(
     assert eval(expression, math | counted | {"total": total}) == percent
 
 
+@pytest.mark.parametrize("strategy", ["rolling", "canary"])
+def test_an_alarm_waits_for_minutes_that_come_late(render: Render, strategy: str) -> None:
+    """FILL has 0 for the newest minutes, whose metrics are late: an alarm on all minutes would never go off."""
+    made = make(render(deploy="cloudformation", strategy=strategy) / "deploy/service.yml", NAMES)
+    alarms = {name: each.properties for name, each in made.items() if "FILL" in str(each.properties.get("Metrics"))}
+    assert alarms.keys() == {"ErrorsAlarm"} | ({"UnhealthyTasksAlarm"} if strategy == "canary" else set())
+    for alarm in alarms.values():
+        assert int(alarm["EvaluationPeriods"]) >= int(alarm["DatapointsToAlarm"]) + 2
+
+
 @pytest.mark.parametrize(
     ("all_errors", "first", "second", "worst"),
     [

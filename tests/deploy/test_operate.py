@@ -213,6 +213,16 @@ def test_the_log_is_followed_from_a_time_on_and_with_a_filter(start: Start) -> N
     assert lines(done) == ["The log of my-service-stage goes to awsfirelens, not to CloudWatch."]
 
 
+def test_a_log_group_that_is_gone_is_said_once(start: Start) -> None:
+    operated = start("fsd")
+    gone = RefusedError("ResourceNotFoundException", "The specified log group does not exist.")
+    operated.account.refuses["logs:FilterLogEvents"] = gone
+    process = operated.start("logs", "stage")
+    wait_until(lambda: operated.account.calls.count("logs:FilterLogEvents") > 2)
+    said = operated.stop(process)[1]
+    assert said == "There is no log group /ecs/my-service/stage: nothing that runs is logged.\n"
+
+
 def test_the_log_of_the_worker_is_followed_too(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     operated = start("fsd")
     (operated.path / "deploy/stage.parameters").write_text("ClusterName=main\nWorkerServiceName=jobs\n")

@@ -343,6 +343,7 @@ REFUSALS = [
     ),
     ("ThrottlingException", "Rate exceeded", "AWS takes no more calls now (throttling): try again in a minute."),
     ("ExpiredTokenException", EXPIRED, "The AWS credentials have expired: log in again."),
+    ("InvalidParameterException", "No service expired-carts", "No service expired-carts (InvalidParameterException)"),
     (
         "UnrecognizedClientException",
         "The security token is invalid",

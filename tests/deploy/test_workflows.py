@@ -126,6 +126,8 @@ def test_a_deployment_knows_its_cluster_and_a_push_skips_older_commits(render: R
     # CloudFormation needs the cluster in deploy/ENV.parameters.
     variables = {"ECS_CLUSTER": "${{ vars.ECS_CLUSTER }}", "ECS_SERVICE": "${{ vars.ECS_SERVICE }}"}
     assert variables.items() & step["env"].items() == (set() if deploy == "cloudformation" else variables.items())
+    # GitHub cancels a job that waits in a group when the next one comes.
+    assert job["concurrency"]["group"] == "release-${{ inputs.environment }}-${{ github.event_name }}"
     assert step["env"]["SKIP_OLDER"] == "${{ github.event_name == 'push' }}"
     (checkout,) = [step for step in job["steps"] if "checkout" in step.get("uses", "")]
     assert checkout["with"]["fetch-depth"] == 0, "without its history nobody knows which commit is older"

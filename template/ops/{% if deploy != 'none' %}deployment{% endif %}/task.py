@@ -23,14 +23,16 @@ class Log:
         if pattern:  # in quotes it is text; without, CloudWatch reads signs as its own
             self.ask["filterPattern"] = pattern if re.match(r'[\w ]+$|["{\[%?-]', pattern) else f'"{pattern}"'
         self.printed: set[str] = set()
+        self.exists = True
 
     def show(self) -> None:
-        """Print new lines; a task that has not begun has no log yet."""
+        """Print new lines; a task that has not begun may have no log group yet."""
         try:
             events = call("logs", "filter-log-events", **self.ask)["events"] if self.driver == "awslogs" else []
         except AwsError as error:
             if "ResourceNotFoundException" not in str(error):
                 raise
+            self.exists = False
             return
         for event in events:
             if event["eventId"] not in self.printed:
@@ -50,10 +52,13 @@ def logs(place: Place, since: str = "", pattern: str = "") -> int:
     for each, log in zip(place.services(), followed, strict=True):
         if log.driver != "awslogs":
             print(f"The log of {each.service} goes to {log.driver}, not to CloudWatch.", file=sys.stderr)
+        log.show()
+        if not log.exists:
+            print(f"There is no log group {log.ask['logGroupName']}: nothing that runs is logged.", file=sys.stderr)
     while any(log.driver == "awslogs" for log in followed):
+        time.sleep(POLL)
         for log in followed:
             log.show()
-        time.sleep(POLL)
     return 1
 
 
