@@ -26,7 +26,7 @@ REPOSITORY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/my-service"
 GROUP = f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:targetgroup/my-service/1"
 BALANCER = f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:loadbalancer/app/my-service/1"
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:payments-AbCdEf"
-OLD, NEW, NEWER = ("1" * 40, "2" * 40, "3" * 40)
+OLD, NEW, NEWER, ARM = ("1" * 40, "2" * 40, "3" * 40, "a" * 40)
 # In bash, because it starts ten times faster than Python. The first line of an answer is the exit code.
 AWS = """#!/bin/bash
 exec 3<>/dev/tcp/127.0.0.1/{port}
@@ -38,15 +38,19 @@ case $code in
   *) cat <&3 >&2; exit $code ;;
 esac
 """
-# As far as deployments ask it: an image of a commit has the digest that is made of the commit's first letter.
+# As far as deployments ask it: an image of a commit has the digest that is made of the commit's first letter. It is for ARM
+# if the commit begins with four `a`.
 DOCKER = """#!/bin/sh
 case "$*" in
   info* | login*) cat >/dev/null ;;
   "buildx imagetools inspect"*) commit=${4##*:}
     case $commit in
       0000*) echo "$4: not found" >&2; exit 1 ;;
-      *) printf '"sha256:%.64s" ' "$commit$commit"; echo "{\\"org.opencontainers.image.revision\\":\\"$commit\\"}" ;;
-    esac ;;
+      aaaa*) architecture=arm64 ;;
+      *) architecture=amd64 ;;
+    esac
+    printf '"sha256:%.64s" ' "$commit$commit"
+    echo "{\\"architecture\\":\\"$architecture\\",\\"org.opencontainers.image.revision\\":\\"$commit\\"}" ;;
   *) echo "docker $* is not known here" >&2; exit 1 ;;
 esac
 """

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from tests.deploy.account import NEW, Account, image_of
+from tests.deploy.account import ARM, NEW, Account, image_of
 from tests.deploy.cloudformation import CloudFormation, Query, Stack, asked
 from tests.deploy.operating import Operated, operate
 from tests.deploy.stack import make
@@ -60,6 +60,23 @@ def test_a_deployment_migrates_first_and_ends_when_that_fails(
     (container,) = account.ran[0]["definition"]["containerDefinitions"]
     assert container["command"] == ["python", "-m", "my_service.ops.migrate"]
     assert container["image"] == image_of(NEW)
+
+
+@pytest.mark.parametrize("deploy", ["fsd", "ecs"])
+def test_the_first_image_for_another_processor_is_migrated_and_runs_on_it(
+    render: Render, tmp_path: Path, deploy: str
+) -> None:
+    account = account_with_database()
+    account.ends = [exits(0)]
+    operated = operate(render(aws_account_id="111122223333", database="postgres", deploy=deploy), tmp_path, account)
+    done = operated.run("deploy", "stage", ARM)
+    assert done.returncode == 0, done
+    definitions = [account.ran[0]["definition"]]
+    if deploy == "ecs":
+        definitions.append(account.definitions[account.service["taskDefinition"]])
+    assert [each.get("runtimePlatform", {}).get("cpuArchitecture") for each in definitions] == ["ARM64"] * len(
+        definitions
+    )
 
 
 @pytest.mark.parametrize(

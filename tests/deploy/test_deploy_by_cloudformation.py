@@ -13,6 +13,7 @@ import yaml
 from tests.deploy.account import NEW, OLD, Account, image_of
 from tests.deploy.cloudformation import CloudFormation, Loader, Query, Stack, asked
 from tests.deploy.operating import Operated, operate
+from tests.support.commands import commit, edit
 from tests.support.template import Render
 
 ROLE = "arn:aws:iam::111122223333:role/cloudformation"
@@ -67,6 +68,19 @@ def operated_by(render: Render, folder: Path, cloudformation: CloudFormation, **
 @pytest.fixture
 def operated(render: Render, tmp_path: Path, cloudformation: CloudFormation) -> Operated:
     return operated_by(render, tmp_path, cloudformation)
+
+
+def test_a_commit_is_deployed_with_its_own_template(operated: Operated, cloudformation: CloudFormation) -> None:
+    before = commit(operated.path)
+    edit(operated.path / "deploy/service.yml", "\nParameters:\n", "\nParameters:\n  Fresh: {Type: String}\n")
+    (operated.path / "deploy/qa-2.parameters").write_text(f"{PARAMETERS}\nFresh=1")
+    after = commit(operated.path)
+    for each, fresh in ((after, True), (before, False)):
+        done = operated.run("deploy", "qa-2", each)
+        assert done.returncode == 0, done.stderr
+        assert ("Fresh" in cloudformation.stacks[NAME].parameters) == fresh
+        said = f"Taking deploy/service.yml of commit {before}, which differs from this one's.\n"
+        assert (said in done.stderr) != fresh
 
 
 def test_a_first_deployment_that_failed_is_repeated(operated: Operated, cloudformation: CloudFormation) -> None:

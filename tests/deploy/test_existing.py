@@ -103,7 +103,7 @@ def account(moto: str, monkeypatch: pytest.MonkeyPatch) -> Moto:
         requiresCompatibilities=["FARGATE"],
         cpu="1024",
         memory="2048",
-        runtimePlatform={"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"},
+        runtimePlatform={"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"},
         taskRoleArn="arn:aws:iam::111122223333:role/task",
         executionRoleArn="arn:aws:iam::111122223333:role/execution",
         containerDefinitions=[router, container],

@@ -14,7 +14,7 @@ import pytest
 
 from tests.deploy.account import ARN, NEW, NEWER, OLD, REPOSITORY, Account, Json, RefusedError, image_of
 from tests.deploy.operating import Operated, operate
-from tests.support.commands import commit, run, wait_until
+from tests.support.commands import commit, edit, run, wait_until
 from tests.support.template import Render
 
 Start = Callable[..., Operated]
@@ -43,6 +43,7 @@ def test_a_deployment_ends_when_every_task_runs_the_commit(start: Start, deploy:
     assert lines(done) == [
         f"{REPOSITORY}:{NEW} is in the registry.",
         f"Deploying {image_of(NEW)} to stage.",
+        *([f"This clone does not know commit {NEW}, and takes its own my-service.yml."] if deploy == "fsd" else []),
         "2 tasks run it, and the deployment is completed.",
         f"Commit {NEW} serves in stage.",
     ]
@@ -82,6 +83,21 @@ def test_new_tasks_that_fail_without_a_circuit_breaker_end_the_wait(start: Start
     assert back.returncode == 0, back
     assert lines(back)[0] == f"Rolling back from commit {NEW} to {OLD}."
     assert lines(back)[-1] == f"Commit {OLD} serves in stage."
+
+
+def test_a_commit_is_deployed_with_its_own_manifest(start: Start) -> None:
+    operated = start("fsd")
+    before = commit(operated.path)
+    manifest = operated.path / "my-service.yml"
+    text = manifest.read_text()
+    edit(manifest, "port: 8000", "port: 9000")
+    after = commit(operated.path)
+    fsd = (operated.programs / "fsd").read_text()
+    (operated.programs / "fsd").write_text(fsd.replace("exec", f'cat "$5" >"{operated.programs}/manifest"\nexec'))
+    for each, taken in ((after, manifest.read_text()), (before, text)):
+        done = operated.run("deploy", "stage", each)
+        assert done.returncode == 0, done.stderr
+        assert (operated.programs / "manifest").read_text() == taken
 
 
 def test_a_deployment_that_takes_too_long_says_so(start: Start) -> None:

@@ -1,16 +1,20 @@
 """The image of a commit in the registry. Kept by the template."""
 
+import atexit
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from aws import ACCOUNT, REGION, REGISTRY, ROOT, SERVICE, AwsError, call
 
 REPOSITORY = f"{os.environ.get('REGISTRY') or REGISTRY}/{SERVICE}"  # REGISTRY names another registry
+COMMIT = "[0-9a-f]{40}"
 LABEL = "org.opencontainers.image.revision"
 # Where a developer may have configured a package index for uv, which builds do not see.
 CONFIGURED = ("UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX", "UV_INDEX_URL")
@@ -28,6 +32,22 @@ def head() -> str:
     """Return this commit."""
     said = "There is no commit to name the image after: git init, git add, git commit. Git says:"
     return run("git", "rev-parse", "--verify", "HEAD", said=said)
+
+
+def file_of(commit: str, name: str) -> str:
+    """Return where a file of this repository is as a commit has it: the image has that port and processor."""
+    if not re.fullmatch(COMMIT, commit):
+        return name
+    found = subprocess.run(("git", "show", f"{commit}:./{name}"), cwd=ROOT, capture_output=True)
+    if found.returncode:
+        print(f"This clone does not know commit {commit}, and takes its own {name}.", file=sys.stderr)
+    if found.returncode or found.stdout == (ROOT / name).read_bytes():
+        return name
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    (folder / Path(name).name).write_bytes(found.stdout)
+    print(f"Taking {name} of commit {commit}, which differs from this one's.", file=sys.stderr)
+    return str(folder / Path(name).name)
 
 
 def check() -> None:
@@ -64,7 +84,7 @@ def foreign_indexes(env: dict[str, str]) -> list[str]:
 
 def push(commit: str = "") -> str:
     """Return the address of a commit's image, with its digest; without a commit, build and push this one if need be."""
-    if commit and not re.fullmatch("[0-9a-f]{40}", commit):
+    if commit and not re.fullmatch(COMMIT, commit):
         sys.exit("IMAGE_TAG is a whole commit id, 40 characters of 0-9 and a-f: git rev-parse COMMIT")
     if not commit:
         check()
@@ -117,17 +137,25 @@ def look_up(commit: str) -> str:
     return digest.strip('"')
 
 
+def processor(image: str) -> str:
+    """Return what an image in the registry runs on, in ECS's word for it, or "" if that cannot be known."""
+    command = ("docker", "buildx", "imagetools", "inspect", image, "--format", "{{json .Image}}")
+    found = subprocess.run(command, text=True, capture_output=True).stdout
+    names = {"amd64": "X86_64", "arm64": "ARM64"}
+    return next((word for name, word in names.items() if re.search(rf'"architecture": *"{name}"', found)), "")
+
+
 def commit_of(image: str) -> str:
     """Return the commit whose image this is, or "" if that cannot be known."""
     address, _, digest = image.partition("@")
-    if tag := re.search(":([0-9a-f]{40})$", address):
+    if tag := re.search(f":({COMMIT})$", address):
         return tag[1]
     ask = {"registryId": ACCOUNT, "repositoryName": SERVICE, "imageIds": [{"imageDigest": digest}]}
     try:
         found = call("ecr", "describe-images", **ask)["imageDetails"] if digest else []
     except AwsError:  # another registry, or one that may not be read
         return ""
-    return next((tag for each in found for tag in each.get("imageTags", []) if re.fullmatch("[0-9a-f]{40}", tag)), "")
+    return next((tag for each in found for tag in each.get("imageTags", []) if re.fullmatch(COMMIT, tag)), "")
 
 
 def named(image: str) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aws import POLL, SERVICE, AwsError, Json, Place, call, moment
-from image import REPOSITORY, named
+from image import REPOSITORY, named, processor
 
 PATIENCE = 60  # seconds until a deployment has begun
 CRASHES = 3  # new tasks that failed, after which nobody waits for the next
@@ -60,6 +60,14 @@ class Service:
             name in [each.get("containerName") for each in self.described.get("loadBalancers", [])],
             container.get("essential", True),
         ]
+
+    def use(self, image: str) -> None:
+        """Run another image in the definition, on the processor that it is for."""
+        platform: Json = self.definition.get("runtimePlatform", {})
+        needed = processor(image) if image != self.image else ""
+        if needed and needed != platform.get("cpuArchitecture", "X86_64"):
+            self.definition["runtimePlatform"] = platform | {"cpuArchitecture": needed}
+        self.container["image"] = image
 
     def update(self, **change: Any) -> str:
         """Change the service, and return the id of the deployment that begins."""

@@ -81,7 +81,8 @@ def run(service: Service, command: str, image: str) -> int:
     for each in service.definition["containerDefinitions"]:
         each["essential"] = each is service.container
         each.pop("portMappings", None)  # on EC2, the service may have the host's port
-    service.container |= {"command": words, "image": image}
+    service.use(image)
+    service.container["command"] = words
     service.container.pop("healthCheck", None)  # the command answers no health check
     registered = service.register()
     try:
