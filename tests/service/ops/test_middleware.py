@@ -4,8 +4,10 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
 import structlog
@@ -471,6 +473,65 @@ DIGITS = "9" * 5000
 )
 def test_no_number_causes_a_500(service_client: TestClient, path: str) -> None:
     assert service_client.get(path).status_code in (200, 400, 422)
+
+
+def test_what_a_limit_refuses_is_in_the_log(service_client: TestClient, log_lines: LogLines) -> None:
+    for number in ("1e400", "-1E%2B400", DIGITS):
+        response = service_client.post(f"/number?sent={number}", content=b"NaN")
+        assert response.status_code == 400
+        wrong, request = log_lines()
+        assert (wrong["level"], request["level"], request["status"]) == ("info", "info", 400)
+        assert "ValueError: Out of range float values are not JSON compliant" in wrong["exception"]
+
+
+def recurse() -> None:
+    recurse()
+
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    "RecursionError": recurse,
+    "PydanticSerializationError": object,
+    "not JSON compliant": lambda: JSONResponse(float("nan")),
+    "integer string conversion": lambda: JSONResponse(10**5000),
+    "surrogates not allowed": lambda: JSONResponse("\ud800"),
+}
+CAUSES = {
+    b"[" * 200: "RecursionError",
+    b"NaN": "not JSON compliant",
+    b"1e400": "not JSON compliant, integer string conversion",
+    DIGITS.encode(): "not JSON compliant, integer string conversion",
+    rb'"\ud800"': "surrogates not allowed",
+}
+HASHES = [sha256(bytes(number)) for number in range(1, 20_000)]
+IDS = [str(UUID(bytes=each.digest()[:16])) for each in HASHES] + [each.hexdigest() for each in HASHES]
+LOOKS_LARGE = "12345e67-1e40-4e55-91e7-123e45678901"
+
+
+@pytest.mark.parametrize(("reason", "fault"), FAULTS.items(), ids=FAULTS)
+def test_no_id_in_a_request_hides_a_fault_of_the_service(
+    service: FastAPI, service_client: TestClient, log_lines: LogLines, reason: str, fault: Callable[[], Any]
+) -> None:
+    @service.post("/fault/{id}")
+    async def handle(request: Request) -> Any:
+        await request.body()
+        return fault()
+
+    path = f"/fault/{LOOKS_LARGE}?id={LOOKS_LARGE}&offset=-1"
+    assert service_client.post(path, json={"ids": IDS, "number": -1.5e-7}).status_code == 500
+    assert reason in log_lines()[-1]["exception"]
+
+
+@pytest.mark.parametrize(("reason", "fault"), FAULTS.items(), ids=FAULTS)
+def test_what_meets_one_limit_hides_no_fault_that_meets_another(
+    service: FastAPI, service_client: TestClient, reason: str, fault: Callable[[], Any]
+) -> None:
+    @service.post("/fault")
+    async def handle(request: Request) -> Any:
+        await request.body()
+        return fault()
+
+    for sent, reasons in CAUSES.items():
+        assert (service_client.post("/fault", content=sent).status_code == 400) == (reason in reasons), sent[:10]
 
 
 def test_a_recursion_of_the_service_itself_is_still_a_failure(service_client: TestClient, log_lines: LogLines) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import structlog
 from fastapi import Request
@@ -12,17 +13,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.utils import is_body_allowed_for_status_code
 from opentelemetry import trace
-from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-# What a client can send and Python can read, but Python's limits or the JSON of an answer refuse.
-_IMPOSSIBLE = {
-    r"\\u[dD][89a-fA-F]|[\udc80-\udcff]": "text that is not Unicode",
-    r"(?i:\bnan\b|\binf(inity)?\b)": "a number that is NaN or infinite",
-    r"[\d_]{309}|\d[eE]\+?\d{3}": "a number that is too large",
-    r"(?:[\[{][^\[\]{}]*){100}": "values that are nested too deep",
-}
+# What a client can send and Python can read, but Python's limits or the JSON of an answer refuse: how the error says so,
+# what in the request may have caused it, and what the client is told. Ids in hexadecimal are no numbers.
+_IMPOSSIBLE = (
+    ("surrogates not allowed|invalid utf-8", r"\\u[dD][89a-fA-F]|[\udc80-\udcff]", "text that is not Unicode"),
+    ("JSON compliant", r"(?i:\bnan\b|\binf(inity)?\b)", "a number that is NaN or infinite"),
+    (
+        "JSON compliant|integer string conversion",
+        r"(?<![\w.-])-?(?:\d[\d_]{308}|[\d_.]+[eE]\+?\d{3,}(?![\w-]))",
+        "a number that is too large",
+    ),
+    ("RecursionError|depth exceeded", r"(?:[\[{][^\[\]{}]*){100}", "values that are nested too deep"),
+)
 ERRORS = 100  # are told of one request
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _read_json = Request.json
@@ -73,13 +78,15 @@ def has_more_values(body: bytes, values: int) -> bool:
 
 async def impossible(request: Request, error: ValueError | RecursionError) -> Response:
     """Answer 400 if a limit of Python or of JSON has met what the client has sent; raise any other such error."""
-    limits = isinstance(error, RecursionError | UnicodeEncodeError | PydanticSerializationError)
-    if limits or "JSON compliant" in str(error) or "integer string conversion" in str(error):
+    reason = f"{type(error).__name__}: {error}"
+    if possible := [(pattern, what) for kind, pattern, what in _IMPOSSIBLE if re.search(kind, reason)]:
         # The body if the route has read it. `await request.body()` could wait until the client goes.
-        parts = request.scope["path"].encode(), request.scope["query_string"], getattr(request, "_body", b"")
-        sent = b" ".join(parts).decode(errors="surrogateescape")
-        for pattern, what in _IMPOSSIBLE.items():
-            if re.search(pattern, sent):
+        query = unquote_to_bytes(request.scope["query_string"])
+        sent = b" ".join((request.scope["path"].encode(), query, getattr(request, "_body", b"")))
+        for pattern, what in possible:
+            if re.search(pattern, sent.decode(errors="surrogateescape")):
+                # This is a guess: the log has the error, or a fault of the service could hide behind it.
+                structlog.get_logger().info("a limit refuses the request", exc_info=error)
                 return error_response(400, f"The request has {what}.")
     raise error
 
