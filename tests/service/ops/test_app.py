@@ -1,8 +1,11 @@
 """What a service may add to its application, and how it is reached."""
 
+import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
+import structlog
 from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse
@@ -15,6 +18,7 @@ from pydantic import BaseModel
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import Scope
+from structlog.typing import EventDict
 
 from .log_lines import LogLines
 
@@ -50,6 +54,45 @@ def test_own_middleware_and_cors_run_inside_the_templates_middleware(log_lines: 
     assert response.headers["access-control-allow-origin"] == "https://example.com"
     assert response.headers["x-stamp"] == "yes"
     assert [line["request_id"] for line in log_lines()] == [response.headers["x-request-id"]]
+
+
+def test_the_id_of_a_request_stays_though_the_service_clears_what_is_bound(log_lines: LogLines) -> None:
+    app = create_app(SETTINGS)
+
+    @app.middleware("http")
+    async def bind(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        structlog.contextvars.clear_contextvars()  # as structlog documents it
+        structlog.contextvars.bind_contextvars(tenant="acme", **request.query_params)
+        return await call_next(request)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        structlog.get_logger().info("structlog")
+        logging.getLogger("library").warning("standard")
+        raise RuntimeError
+
+    client = TestClient(app, raise_server_exceptions=False)
+    for bound in ({}, {"request_id": "the-one"}, {"request_id": "mine"}):
+        response = client.get("/broken", headers={"x-request-id": "the-one"}, params=bound)
+        assert response.headers["x-request-id"] == response.json()["request_id"] == "the-one"
+        lines = log_lines()
+        assert [line["event"] for line in lines] == ["structlog", "standard", "request"]
+        for line in lines:
+            assert (line["request_id"], line["tenant"]) == ("the-one", "acme")
+            assert line.get("request_id_") == ("mine" if "mine" in bound.values() else None)
+
+
+def test_processors_and_handlers_of_the_service_can_read_the_id_of_a_request() -> None:
+    seen = []
+
+    def read(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        seen.append(event["request_id"])
+        return event
+
+    app = create_app(SETTINGS, log_processors=[read])
+    app.get("/id")(lambda: structlog.contextvars.get_contextvars()["request_id"])
+    assert TestClient(app).get("/id", headers={"x-request-id": "the-one"}).json() == "the-one"
+    assert seen == ["the-one"]
 
 
 @pytest.mark.parametrize(

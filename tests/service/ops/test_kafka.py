@@ -23,6 +23,7 @@ from my_service.ops import broker, consumer
 from my_service.ops.app import create_app
 from my_service.ops.broker import MskToken, connection
 from my_service.ops.kafka import Subscription, publish, with_kafka
+from my_service.ops.logging import request_id
 from my_service.ops.messages import Messages
 from my_service.ops.settings import OpsSettings
 from opentelemetry import trace
@@ -447,7 +448,8 @@ def test_the_request_id_and_the_trace_travel_with_messages(app: FastAPI, brokers
         subscribed = [Subscription("travel", Number, handle)]
         async with with_kafka(None, settings(brokers, "travel"), subscribed)(app):
             span = trace.NonRecordingSpan(trace.SpanContext(TRACE, 1, is_remote=False))
-            with structlog.contextvars.bound_contextvars(request_id="abc"), trace.use_span(span):
+            request_id.set("abc")
+            with trace.use_span(span):
                 await publish(app, "travel", Number(value=1), key="same")
             await until(lambda: len(seen) == 2)
             # Nothing could have sent this id to the log as a request.

@@ -16,6 +16,8 @@ from opentelemetry import trace
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .logging import current_request_id
+
 # What a client can send and Python can read, but Python's limits or the JSON of an answer refuse: how the error says so,
 # what in the request may have caused it, and what the client is told. Ids in hexadecimal are no numbers.
 _IMPOSSIBLE = (
@@ -37,8 +39,7 @@ def error_response(status: int, detail: object, headers: Mapping[str, str] | Non
     """Return an error in the one shape, {"detail": …, "request_id": "…"}; without a body where HTTP forbids one."""
     if not is_body_allowed_for_status_code(status):
         return Response(None, status, headers)
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
-    content = {"detail": detail, "request_id": request_id}
+    content = {"detail": detail, "request_id": current_request_id()}
     body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # A client can send half of a character, for which UTF-8 has no bytes.
     return Response(body.encode(errors="backslashreplace"), status, headers, "application/json")

@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partialmethod
 from types import TracebackType
@@ -21,6 +22,9 @@ _ARGUMENTS = {"exc_info", "stack_info", "stacklevel"}
 _LEVELS = {name.lower(): level for name, level in logging.getLevelNamesMapping().items()}
 _LEVELS |= {"exception": logging.ERROR, "msg": logging.INFO}
 
+# Of the request: a service may clear what structlog has bound, and bind another id.
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
 _identity: dict[str, str] = {}
 _chain: list[Processor] = []  # the last one returns a line
 
@@ -33,12 +37,19 @@ def _with_ours(event: EventDict, ours: Mapping[str, Any]) -> dict[str, Any]:
     return line
 
 
+def current_request_id() -> Any:
+    """Return the id of the request, else what is bound as such, by a message or a job."""
+    return request_id.get() or structlog.contextvars.get_contextvars().get("request_id")
+
+
 def write(level: str, event: EventDict) -> None:
     """Write an event as a line, with what all lines have. This never fails."""
     context = structlog.contextvars.get_contextvars()
     ours = {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds"), "level": level, **_identity}
-    if "request_id" in context:
-        ours["request_id"] = context.pop("request_id")
+    if id := request_id.get() or context.get("request_id"):
+        ours["request_id"] = id
+    if context.get("request_id") == id:
+        context.pop("request_id", None)
     line: Any = _with_ours({**context, **event}, ours)
     try:
         for processor in _chain:
