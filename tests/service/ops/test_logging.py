@@ -66,6 +66,54 @@ raise RuntimeError("end")
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_lines_reach_stdout_while_a_handler_redirects_it(tmp_path: Path) -> None:
+    code = """
+import contextlib, io, os, sys
+import structlog
+from my_service.ops.logging import configure
+configure("INFO")
+buffer = io.StringIO()
+for number, target in enumerate((buffer, open(sys.argv[1], "w"))):
+    with contextlib.redirect_stdout(target):
+        print("of the handler")
+        structlog.get_logger().info("of a request", number=number)
+        if not (child := os.fork()):
+            structlog.get_logger().info("of a child", number=number)
+            os._exit(0)
+        os.waitpid(child, 0)
+assert buffer.getvalue() == "of the handler\\n"
+"""
+    redirected = tmp_path / "redirected"
+    command = [sys.executable, "-c", code, str(redirected)]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": "src"})
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    of_each = [("of a request", 0), ("of a child", 0), ("of a request", 1), ("of a child", 1)]
+    assert [(line["event"], line.get("number")) for line in lines] == of_each, done.stderr
+    assert (redirected.read_text(), done.returncode) == ("of the handler\n", 0)
+
+
+CAPTURES = """
+import structlog
+from my_service.main import app
+
+def test_capsys(capsys):
+    structlog.get_logger().info("one")
+    assert "one" in capsys.readouterr().out
+
+def test_capfd(capfd):
+    structlog.get_logger().info("one")
+    assert "one" in capfd.readouterr().out
+"""
+
+
+@pytest.mark.parametrize("capture", ["no", "sys", "fd"])
+def test_a_test_can_capture_lines(tmp_path: Path, capture: str) -> None:
+    (tmp_path / "test_captures.py").write_text(CAPTURES)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--capture={capture}", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(Path("src").absolute())})
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_log_level_applies_to_every_logger(log_lines: LogLines) -> None:
     configure("WARNING")
     structlog.get_logger().info("quiet")

@@ -24,6 +24,7 @@ _lock = multiprocessing.get_context("fork").Lock()
 _holder = mmap.mmap(-1, 4)
 _self = os.getpid().to_bytes(4, "little")
 _lost = 0  # lines, since the last one that was written
+_kept: int | None = None  # the descriptor of stdout
 
 
 def _renew() -> None:
@@ -35,15 +36,31 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
+def keep_stdout() -> None:
+    """Write all lines to the stdout of this process: a handler that redirects sys.stdout does so for all requests.
+
+    A test does it to see them, in pytest.
+    """
+    global _kept
+    _kept = _descriptor() if sys.stdout is sys.__stdout__ and "pytest" not in sys.modules else None
+
+
+def _descriptor() -> int | None:
+    """Return the descriptor of what is stdout now."""
+    try:
+        return sys.stdout.fileno()
+    except Exception:  # a test captures the output, or there is none
+        return None
+
+
 def write_line(line: bytes) -> None:
     """Write a line of JSON to stdout at once, or lose it if nobody reads: the next one says how many are lost.
 
     Only the first of them waits. A service goes on when what collects its log does not.
     """
     global _lost
-    try:
-        descriptor = sys.stdout.fileno()
-    except Exception:  # a test captures the output, or there is none
+    descriptor = _descriptor() if _kept is None else _kept
+    if descriptor is None:
         print(line.decode())
         return
     patience = 0 if _lost else WAIT

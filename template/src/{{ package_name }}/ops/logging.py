@@ -14,7 +14,7 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from .lines import LIMIT, as_json, show, write_line
+from .lines import LIMIT, as_json, keep_stdout, show, write_line
 
 # What a record of the standard library, and a call of its loggers, have by themselves; the rest is the caller's `extra`.
 _RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
@@ -158,6 +158,7 @@ def configure(
     are structlog's and see each event last, from whatever logger; `limit` is how many bytes a line has at most. Handlers
     that a service adds to the root logger stay.
     """
+    keep_stdout()
     _identity.clear()
     _identity.update(identity)
 
