@@ -152,6 +152,11 @@ def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
 
+class Endless(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+
 CYCLE: dict[str, Any] = {}
 CYCLE["self"] = CYCLE
 
@@ -250,7 +255,17 @@ def test_other_handlers_hear_who_has_called_a_logger_of_the_standard_library() -
 @pytest.mark.usefixtures("only_ours")
 @pytest.mark.parametrize(
     "value",
-    [{(1, 2): 3, None: 4}, float("nan"), [float("-inf")], "\ud800", {"\udfff": 1}, Unshowable(), [Unshowable()], CYCLE],
+    [
+        {(1, 2): 3, None: 4},
+        float("nan"),
+        [float("-inf")],
+        "\ud800",
+        {"\udfff": 1},
+        Unshowable(),
+        [Unshowable()],
+        CYCLE,
+        Endless(),
+    ],
     ids=type,
 )
 def test_whatever_is_logged_is_valid_json(log_lines: LogLines, value: Any) -> None:
@@ -258,8 +273,10 @@ def test_whatever_is_logged_is_valid_json(log_lines: LogLines, value: Any) -> No
     structlog.get_logger().info("structlog", value=value)
     logging.getLogger("library").info("logging", extra={"value": value})
     logging.getLogger("library").info("argument %s", value)
+    with structlog.contextvars.bound_contextvars(value=value, request_id=value):
+        structlog.get_logger().info("bound")
     lines = log_lines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         json.dumps(line, allow_nan=False, ensure_ascii=False).encode()  # no NaN, no half characters
 
@@ -272,9 +289,12 @@ def test_a_log_call_with_wrong_arguments_or_a_failing_processor_fails_no_request
     configure("INFO")
     logging.getLogger("library").info("%d", "text")
     configure("INFO", processors=[fail])
-    structlog.get_logger().info("structlog", method="GET")
-    logging.getLogger("library").info("logging")
+    with structlog.contextvars.bound_contextvars(request_id="one", password="hunter2", endless=Endless()):
+        structlog.get_logger().info("structlog", method="GET")
+        logging.getLogger("library").info("logging")
     lines = log_lines()
+    assert "hunter2" not in str(lines)
+    assert [line["request_id"] for line in lines[1:]] == ["one", "one"]
     assert "%d" in lines[0]["event"]
     assert "TypeError" in lines[0]["logging_error"]
     assert ["processor" in line["logging_error"] for line in lines[1:]] == [True, True]

@@ -46,18 +46,18 @@ def write(level: str, event: EventDict) -> None:
     """Write an event as a line, with what all lines have. This never fails."""
     context = structlog.contextvars.get_contextvars()
     ours = {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds"), "level": level, **_identity}
-    if id := request_id.get() or context.get("request_id"):
+    if isinstance(id := request_id.get() or context.get("request_id"), str):
         ours["request_id"] = id
-    if context.get("request_id") == id:
-        context.pop("request_id", None)
-    line: Any = _with_ours({**context, **event}, ours)
     try:
+        if context.get("request_id") == ours.get("request_id"):
+            context.pop("request_id", None)
+        line: Any = _with_ours({**context, **event}, ours)
         for processor in _chain:
             line = processor(None, level, line)
     except structlog.DropEvent:
         return
-    except Exception as error:
-        line = as_json({**context, **ours, "event": show(event.get("event")), "logging_error": show(error)})
+    except Exception as error:  # without values that the processors may hide
+        line = as_json({**ours, "event": show(event.get("event")), "logging_error": show(error)})
     write_line(line)
 
 
