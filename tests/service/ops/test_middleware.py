@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -406,6 +407,30 @@ def test_a_body_above_the_limit_gets_the_usual_error_body(path: str, length: dic
         return
     assert response.status_code == 413
     assert response.json() == {"detail": "Content Too Large", "request_id": response.headers["x-request-id"]}
+
+
+@pytest.mark.parametrize("reads", ["the middleware", "the handler", "nobody"])
+def test_a_refused_body_is_no_failure_behind_a_middleware_and_hides_none(reads: str, log_lines: LogLines) -> None:
+    service = create_app(OpsSettings(environment="test", max_body_size=10))
+
+    @service.middleware("http")
+    @service.middleware("http")
+    async def passes(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if reads == "the middleware":
+            await request.body()
+        return await call_next(request)
+
+    @service.post("/")
+    async def handle(request: Request) -> None:
+        if reads == "the handler":
+            await request.body()
+        raise RuntimeError("of the handler")
+
+    client, fails = TestClient(service), reads == "nobody"
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        assert client.post("/", content=b"12345678901").status_code == 413
+    (line,) = log_lines()
+    assert (line["status"], line["level"], "exception" in line) == (413, "error" if fails else "info", fails)
 
 
 def test_a_route_may_take_larger_bodies() -> None:
