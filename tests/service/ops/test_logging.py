@@ -93,8 +93,13 @@ assert buffer.getvalue() == "of the handler\\n"
 
 
 CAPTURES = """
+import logging
 import structlog
-from my_service.main import app
+
+def test_caplog(caplog):
+    from my_service.main import app
+    logging.getLogger("library").warning("one")
+    assert "one" in caplog.text
 
 def test_capsys(capsys):
     structlog.get_logger().info("one")
@@ -148,8 +153,9 @@ class Unshowable:
 
 @pytest.fixture
 def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take pytest's handlers away, which raise what ours must not."""
+    """Keep pytest's handlers away, which raise what ours must not."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging.getLogger(), "addHandler", lambda _handler: None)
 
 
 class Endless(dict[str, Any]):
@@ -434,6 +440,21 @@ def test_the_services_own_processors_and_handlers_stay(log_lines: LogLines) -> N
         root.removeHandler(own)
     assert "hunter2" not in str(log_lines())
     assert [record.name for record in own.buffer] == ["uvicorn.error", "library"]
+
+
+def test_of_the_handlers_before_ours_those_stay_that_do_not_write_to_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = logging.handlers.BufferingHandler(100)
+    before = [logging.StreamHandler(sys.stdout), own, logging.StreamHandler(sys.stderr)]
+    monkeypatch.setattr(logging.getLogger(), "handlers", before)
+    configure("INFO")
+    configure("INFO")
+    logging.getLogger("library").warning("one")
+    captured = capsys.readouterr()
+    assert [json.loads(line)["event"] for line in captured.out.splitlines()] == ["one"]
+    assert captured.err == ""
+    assert [record.msg for record in own.buffer] == ["one"]
 
 
 @pytest.mark.usefixtures("only_ours")

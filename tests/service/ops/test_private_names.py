@@ -64,6 +64,7 @@ WITHOUT_BOUND = {
     "path",
     "orig",
     "sqlstate",
+    "stream",
     "producer",
     "sessions",
     "drain_began",

@@ -155,8 +155,8 @@ def configure(
     """Send every log record of this process, and every exception that nothing catches, to stdout.
 
     `level` is a name such as "INFO"; `identity` are fields that every line carries, such as the version; `processors`
-    are structlog's and see each event last, from whatever logger; `limit` is how many bytes a line has at most. Handlers
-    that a service adds to the root logger stay.
+    are structlog's and see each event last, from whatever logger; `limit` is how many bytes a line has at most. Other
+    handlers of the root logger stay, except those that write to stdout or stderr.
     """
     keep_stdout()
     _identity.clear()
@@ -177,7 +177,8 @@ def configure(
     root = logging.getLogger()
     root.setLevel(level)
     if _stdout not in root.handlers:
-        root.handlers = [_stdout]
+        streams = {sys.stdout, sys.stderr} - {None}  # on which a handler would write each line a second time
+        root.handlers = [_stdout, *(each for each in root.handlers if getattr(each, "stream", None) not in streams)]
     for name in ("gunicorn.error", "uvicorn", "uvicorn.error", "uvicorn.access"):
         server = logging.getLogger(name)
         server.handlers = []
