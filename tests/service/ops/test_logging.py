@@ -204,10 +204,26 @@ def test_no_call_of_a_logger_fails_and_its_line_has_our_fields(log_lines: LogLin
     assert {"timestamp", "level"} <= line.keys()
 
 
-def test_a_message_by_name_is_the_event(log_lines: LogLines) -> None:
+BY_NAME: dict[str, Callable[[Any], Any]] = {
+    "message": lambda _: STANDARD.warning(msg="text"),
+    "message after the level": lambda _: STANDARD.log(logging.WARNING, msg="text"),
+    "level and message": lambda _: STANDARD.log(level=logging.WARNING, msg="text"),
+    "of the module": lambda _: logging.log(level=logging.WARNING, msg="text"),
+    "of an adapter": lambda _: logging.LoggerAdapter(STANDARD, {}).log(level=logging.WARNING, msg="text"),
+    "event": lambda log: log.warning(event="text"),
+    "event after the level": lambda log: log.log(logging.WARNING, event="text"),
+    "level and event": lambda log: log.log(level=logging.WARNING, event="text"),
+    "awaited": lambda log: asyncio.run(log.awarning(event="text")),
+}
+
+
+@pytest.mark.parametrize("call", BY_NAME.values(), ids=BY_NAME)
+def test_a_message_by_name_is_the_event(log_lines: LogLines, call: Callable[[Any], Any]) -> None:
     configure("INFO")
-    STANDARD.info(msg="text")
-    assert [line["event"] for line in log_lines()] == ["text"]
+    call(structlog.get_logger())
+    (line,) = log_lines()
+    assert (line["level"], line["event"]) == ("warning", "text")
+    assert line.keys() <= {"timestamp", "level", "event", "logger"}
 
 
 def test_no_value_of_a_call_takes_the_place_of_ours(log_lines: LogLines) -> None:

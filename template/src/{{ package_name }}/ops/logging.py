@@ -95,12 +95,13 @@ _stdout = Stdout()
 
 def _safe(name: str, method: Callable[..., None]) -> Callable[..., None]:
     """Return a method of the standard library's loggers that takes values by name, as structlog's, and never fails."""
+    first = ("level", "msg") if name == "log" else ("msg",)
 
     def log(self: logging.Logger, /, *arguments: Any, **values: Any) -> None:
         # First: some libraries log each byte that they parse.
         if name in _LEVELS and not self.isEnabledFor(_LEVELS[name]):
             return
-        arguments = arguments or (values.pop("msg", None),)
+        arguments += tuple(values.pop(each, None) for each in first[len(arguments) :])
         try:
             values["stacklevel"] = values.get("stacklevel", 1) + 1  # `log` is not the caller
             extra = dict(values.pop("extra", None) or {})
@@ -120,10 +121,14 @@ class Structlogs(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type
 
     def log(self, level: Any = None, event: Any = None, /, *arguments: Any, **values: Any) -> None:
         """Write an event; a level is a number, such as logging.INFO."""
+        if level is None:
+            level = values.pop("level", None)
         level = level if isinstance(level, int) else logging.INFO
         if not self._logger.isEnabledFor(level):
             return
-        if "event" in values:
+        if event is None:
+            event = values.pop("event", None)
+        elif "event" in values:
             values["event_"] = values.pop("event")
         text = {"event": event}
         if arguments:
