@@ -66,6 +66,21 @@ raise RuntimeError("end")
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_without_stdout_a_program_runs_on_and_no_file_gets_its_lines(tmp_path: Path) -> None:
+    code = """
+import sys
+file = open(sys.argv[1], "w")
+assert file.fileno() == 1
+from my_service.main import app
+import structlog
+structlog.get_logger().info("one")
+"""
+    file = tmp_path / "file"
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, str(file)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={"PYTHONPATH": "src"})
+    assert (done.returncode, done.stderr, file.read_text()) == (0, "", "")
+
+
 def test_lines_reach_stdout_while_a_handler_redirects_it(tmp_path: Path) -> None:
     code = """
 import contextlib, io, os, sys

@@ -173,7 +173,7 @@ def configure(
     def encode(_logger: WrappedLogger, _level: str, text: Any) -> bytes:
         return str(text).encode(errors="replace")
 
-    if sys.stdout.isatty():
+    if sys.stdout and sys.stdout.isatty():
         _chain[:] = [_add_trace, *processors, structlog.dev.ConsoleRenderer(), encode]
     else:
         _chain[:] = [_add_trace, structlog.processors.format_exc_info, *processors, json_line]
