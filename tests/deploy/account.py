@@ -38,8 +38,8 @@ case $code in
   *) cat <&3 >&2; exit $code ;;
 esac
 """
-# As far as deployments ask it: an image of a commit has the digest that is made of the commit's first letter. It is for ARM
-# if the commit begins with four `a`.
+# As far as deployments ask it: an image of a commit has the digest that is made of the commit's first letter.
+# It is for ARM if the commit begins with four `a`.
 DOCKER = """#!/bin/sh
 case "$*" in
   info* | login*) cat >/dev/null ;;
