@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,13 @@ async def polite_events(request: Request) -> StreamingResponse:
     return StreamingResponse(until_stop())
 
 
+@app.websocket("/socket")
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    structlog.get_logger().info("begun")
+    await websocket.receive()
+
+
 @app.get("/compute")
 async def compute() -> None:
     ended = time.monotonic() + 0.1
@@ -250,6 +258,23 @@ class Service(Gunicorn):
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall("".join(f"{request}\r\n" for request in requests).encode())
             return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    def talk(self, path: str = "/socket") -> bytes:
+        """Open a WebSocket and return all that it says after its answer."""
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: service\r\n{HANDSHAKE}\r\n".encode())
+            answer, _, said = b"".join(iter(lambda: client.recv(65536), b"")).partition(b"\r\n\r\n")
+            assert b"101 Switching" in answer
+            return said
+
+    def check(self) -> tuple[int, str | None, float]:
+        """Return the status of a health check, what it says of its connection, and how many seconds it took."""
+        began = time.monotonic()
+        connection = HTTPConnection("127.0.0.1", self.port)
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        connection.close()
+        return answer.status, answer.getheader("connection"), time.monotonic() - began
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +388,64 @@ def test_a_stream_can_end_itself_when_the_service_stops(service: Service) -> Non
         assert answer.result().endswith(b"0\r\n\r\n")
     (line,) = [event for event in service.events() if event["event"] == "request"]
     assert "aborted" not in line
+
+
+@pytest.mark.parametrize("middleware", ["", "yes"])
+def test_a_worker_serves_until_it_is_replaced_and_what_lasts_ends_as_at_a_stop(
+    service: Service, middleware: str
+) -> None:
+    settings = {"KEEPALIVE": "1", "DRAIN_SECONDS": "0", "GRACEFUL_TIMEOUT": "9"}  # leaves requests 3 s
+    service.start(MAX_REQUESTS="30", TIMEOUT="2", MIDDLEWARE=middleware, **settings)
+    with ThreadPoolExecutor() as pool:
+        paths = ["/polite-events", "/events", "/work", "/thread"]
+        polite, stream, work, thread = (pool.submit(service.send, path) for path in paths)
+        websocket = pool.submit(service.talk)
+        wait_until(lambda: service.log_file.read_text().count("begun") == len(paths) + 1)
+        checks = []
+        while service.log_file.read_text().count('"started"') == 1:
+            checks.append(service.check())
+            time.sleep(0.05)
+        assert polite.result().endswith(b"data: last\n\n\r\n0\r\n\r\n")
+        assert b"data: first" in stream.result()
+        assert all(b"503 Service Unavailable" in answer.result() for answer in (work, thread))
+        assert websocket.result() == b"\x88\x02" + (1012).to_bytes(2)
+    statuses, connections, seconds = zip(*checks, strict=True)
+    assert set(statuses) == {200}
+    assert connections.count("close") > 50  # for 4 s
+    assert max(seconds) < 2  # nobody listens
+    log = service.log_file.read_text()
+    assert not any(word in log for word in ("hangs", "ASGI", "TIMEOUT", "Bad file descriptor"))
+    requests = {event["path"]: event for event in service.events() if event["event"] == "request"}
+    assert (requests["/events"]["level"], requests["/events"]["aborted"]) == ("info", True)
+    assert "exception" not in requests["/events"]
+
+
+def test_a_request_that_comes_while_a_worker_is_replaced_is_served(service: Service) -> None:
+    service.start(MAX_REQUESTS="1", KEEPALIVE="1", DRAIN_SECONDS="0")
+    with ThreadPoolExecutor() as pool:
+        pool.submit(service.send, "/quick-thread")  # the worker waits for it
+        late = [pool.submit(time_later, service, seconds / 10) for seconds in range(20)]
+        assert all(b"200 OK" in answer.result() for answer in late)
+    assert service.log_file.read_text().count('"started"') > 1
+
+
+def time_later(service: Service, seconds: float) -> bytes:
+    """Send a request of a second after that time."""
+    time.sleep(seconds)
+    return service.send("/quick-thread")
+
+
+def test_a_stop_of_a_worker_that_is_being_replaced_drains(service: Service) -> None:
+    service.start(MAX_REQUESTS="1", KEEPALIVE="1", DRAIN_SECONDS="3", GRACEFUL_TIMEOUT="11")  # leaves requests 2 s
+    with ThreadPoolExecutor() as pool:
+        events = pool.submit(service.send, "/polite-events")
+        wait_until(lambda: "is replaced" in service.log_file.read_text())
+        stop = pool.submit(service.stop)
+        wait_until(lambda: service.check()[0] == 503)
+        time.sleep(2)  # it would have ended by now
+        assert b"200 OK" in service.send("/hello/Ada")
+        assert 3 < stop.result() < 8
+        assert b"data: last" in events.result()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])

@@ -339,7 +339,7 @@ GONE: list[Message] = [{"type": "http.disconnect"}]
 
 
 def test_a_request_that_the_stop_cannot_wait_for_is_answered(service: FastAPI, log_lines: LogLines) -> None:
-    service.state.draining = True
+    service.state.stopping.set()
     sent = asyncio.run(request(service, "/slow", NO_BODY, lambda task: task.cancel()))
     assert sent[0]["status"] == 503
     assert b"stopping" in sent[1]["body"]
@@ -347,7 +347,7 @@ def test_a_request_that_the_stop_cannot_wait_for_is_answered(service: FastAPI, l
 
 
 def test_a_stream_that_goes_on_until_the_stop_is_no_error(service: FastAPI, log_lines: LogLines) -> None:
-    service.state.draining = True
+    service.state.stopping.set()
     asyncio.run(request(service, "/stream", NO_BODY, lambda task: task.cancel()))
     (line,) = log_lines()
     assert (line["status"], line["level"], line["aborted"]) == (200, "info", True)

@@ -19,6 +19,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 # Shared with the Gunicorn master and all workers, as this module is imported before the master forks. The first byte
 # says that a worker has started, the others say why one could not.
 _shared = mmap.mmap(-1, 1024)
+applications: set[FastAPI] = set()  # of this process, whose lifespan has begun
 _once = multiprocessing.get_context("fork").Lock()  # one process takes it, and keeps it
 
 
@@ -51,6 +52,7 @@ def with_drain(lifespan: Lifespan | None, drain_seconds: int, threads: int) -> L
     @asynccontextmanager
     async def wrapped(app: FastAPI) -> AsyncIterator[Any]:
         current_default_thread_limiter().total_tokens = threads
+        applications.add(app)
         served = _drain_on_sigterm(app, drain_seconds)
         serving = False
         try:
