@@ -32,6 +32,12 @@ from typing import Any
 import structlog
 from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
+
+
+def hide(logger: object, level: str, event: Any) -> Any:
+    if "path" in event:
+        event["path"] = event["path"].replace("hunter2", "hidden")
+    return event
 """
 
 LIFESPAN = """\
@@ -283,6 +289,7 @@ def repository(render: Render) -> Path:
     main = path / "src/my_service/main.py"
     edit(main, "from fastapi import FastAPI\n", IMPORTS)
     edit(main, "    yield\n", LIFESPAN)
+    edit(main, "    lifespan,\n", "    lifespan,\n    [hide],\n")
     main.write_text(main.read_text() + ROUTES)
     (path / "gunicorn.conf.py").write_text((path / "gunicorn.conf.py").read_text() + SLOW)
     run("uv", "sync", "--quiet", "--python", sys.executable, cwd=path)
@@ -457,6 +464,14 @@ def test_other_signals_stop_as_sigterm_does(service: Service, number: signal.Sig
         assert service.process.wait(10) == 0  # not the whole of the graceful timeout
         assert b"200 OK" in answer.result()
     assert "SIGKILL" not in service.log_file.read_text()
+
+
+def test_new_workers_after_sighup_log_by_the_services_processors(service: Service) -> None:
+    service.start(DRAIN_SECONDS="0")
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: '"stopped"' in service.log_file.read_text())  # the worker of before
+    assert b"200 OK" in service.send("/hello/hunter2")
+    assert [event["path"] for event in service.events() if event["event"] == "request"] == ["/hello/hidden"]
 
 
 def test_a_stop_that_hangs_says_so_before_it_is_killed(service: Service) -> None:
