@@ -27,6 +27,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -41,11 +42,16 @@ def hide(logger: object, level: str, event: Any) -> Any:
 """
 
 LIFESPAN = """\
+    structlog.get_logger().info("starting")
     if os.environ.get("FAIL") == "exit":
         sys.exit("no database")
     if os.environ.get("FAIL"):
         raise ConnectionError("no database")
     time.sleep(float(os.environ.get("SLOW_START", "0")))
+    if start := os.environ.get("START"):
+        with suppress(asyncio.CancelledError if start == "stubborn" else ()):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
     async with asyncio.TaskGroup() as group:
         app.state.end = asyncio.Event()
         group.create_task(consume(app.state.end))
@@ -479,6 +485,33 @@ def test_a_stop_that_hangs_says_so_before_it_is_killed(service: Service) -> None
     service.stop()
     (line,) = [event for event in service.events() if event["event"] == "the stop hangs and is killed"]
     assert (line["level"], line["waits_for"]) == ("critical", "the lifespan")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_ends_a_start(service: Service, workers: int) -> None:
+    service.begin(START="waits", WEB_CONCURRENCY=str(workers))
+    wait_until(lambda: service.log_file.read_text().count('"starting"') == workers)
+    assert service.stop() < 3
+    stopped = [event for event in service.events() if event["event"] == "stopped during the start"]
+    assert len(stopped) == workers
+    assert all("await asyncio.sleep(60)" in event["exception"] for event in stopped)
+    assert {event["level"] for event in service.events()} == {"info"}
+
+
+def test_a_stop_counts_the_time_of_a_start_that_blocks_the_event_loop(service: Service) -> None:
+    service.begin(SLOW_START="6", DRAIN_SECONDS="5")
+    wait_until(lambda: '"starting"' in service.log_file.read_text())
+    assert service.stop() < 9
+    assert "closed" in service.log_file.read_text()
+
+
+@pytest.mark.parametrize("start", [{"START": "stubborn"}, {"SLOW_START": "60"}])
+def test_a_start_that_does_not_let_itself_be_stopped_is_named(service: Service, start: dict[str, str]) -> None:
+    service.begin(DRAIN_SECONDS="0", GRACEFUL_TIMEOUT="7", **start)
+    wait_until(lambda: '"starting"' in service.log_file.read_text())
+    service.stop()
+    (line,) = [event for event in service.events() if event["event"] == "the stop hangs and is killed"]
+    assert (line["level"], line["waits_for"]) == ("critical", "the start of the lifespan")
 
 
 def test_a_stop_does_not_wait_for_a_worker_that_has_just_been_forked(service: Service) -> None:

@@ -70,7 +70,7 @@ def test_sigterm_drains_first_and_then_stops() -> None:
 
     async def run() -> None:
         signal.signal(signal.SIGTERM, lambda _signum, _frame: stopped.set())
-        async with with_drain(None, drain_seconds=0, threads=40)(app):
+        async with with_drain(None, OpsSettings(environment="test", drain_seconds=0))(app):
             signal.raise_signal(signal.SIGTERM)
             assert app.state.draining
             assert not stopped.is_set()

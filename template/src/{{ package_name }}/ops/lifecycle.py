@@ -4,15 +4,18 @@ import asyncio
 import mmap
 import multiprocessing
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from time import monotonic
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
+
+from .settings import ORDER, OpsSettings
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 
@@ -41,28 +44,59 @@ def startup_failure() -> str:
     return "" if has_started() else _shared[1:].rstrip(b"\0").decode(errors="replace")
 
 
-def with_drain(lifespan: Lifespan | None, drain_seconds: int, threads: int) -> Lifespan:
-    """Return a lifespan that runs `lifespan` and, on SIGTERM, goes on serving for `drain_seconds` before the stop.
+def with_drain(lifespan: Lifespan | None, settings: OpsSettings) -> Lifespan:
+    """Return a lifespan that runs `lifespan` and, on SIGTERM, goes on serving for the time of a drain before the stop.
 
     Meanwhile `app.state.draining` is true and `app.state.stopping` set, so that a stream can end itself; the health
-    endpoint answers 503 and each response closes its connection. `threads` run what is not `async`.
+    endpoint answers 503 and each response closes its connection. A start is cancelled.
     """
     log = structlog.get_logger()
 
     @asynccontextmanager
     async def wrapped(app: FastAPI) -> AsyncIterator[Any]:
-        current_default_thread_limiter().total_tokens = threads
+        current_default_thread_limiter().total_tokens = settings.threads
         applications.add(app)
-        served = _drain_on_sigterm(app, drain_seconds)
-        serving = False
+        loop = asyncio.get_running_loop()
+        task = cast(asyncio.Task[Any], asyncio.current_task())
+        stop = signal.getsignal(signal.SIGTERM)
+        started = serving = False
+
+        def say() -> None:
+            waits_for = "requests" if serving else "the lifespan" if started else "the start of the lifespan"
+            log.critical("the stop hangs and is killed", waits_for=waits_for)
+
+        watch = threading.Timer(settings.graceful_timeout - ORDER, say)  # a thread: the event loop may be blocked
+        watch.daemon = True
+
+        def drain(signum: int, frame: FrameType | None) -> None:
+            if not app.state.draining:
+                app.state.draining = True
+                app.state.drain_began = monotonic()
+                watch.start()
+                loop.call_soon_threadsafe(begin_stop, signum, frame)
+
+        def begin_stop(signum: int, frame: FrameType | None) -> None:
+            app.state.stopping.set()
+            if not started:
+                task.cancel()
+            loop.call_later(app.state.drain_began + settings.drain_seconds - monotonic(), stop, signum, frame)
+
+        served = callable(stop)  # not in a test client: no server, nothing to drain
+        if served:
+            signal.signal(signal.SIGTERM, drain)
         try:
             async with lifespan(app) if lifespan else nullcontext() as state:
                 _shared[0] = 1
                 log.info("started")
-                serving = True
+                started = serving = True
                 yield state
                 serving = False
+            watch.cancel()
         except BaseException as error:  # such as that of a task group whose task has failed, or has called sys.exit()
+            if app.state.draining and not started:
+                log.info("stopped during the start", exc_info=error)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGTERM)  # as a worker that has started ends
             if not has_started():
                 # All of the memory, so that nothing is left of another worker's reason.
                 room = len(_shared) - 1
@@ -81,21 +115,3 @@ def replace_worker(reason: str, failure: BaseException | None) -> None:
     structlog.get_logger().critical(f"{reason}, and the worker is replaced", exc_info=failure)
     if callable(signal.getsignal(signal.SIGTERM)):  # not in a test client, which no server replaces
         signal.raise_signal(signal.SIGTERM)
-
-
-def _drain_on_sigterm(app: FastAPI, drain_seconds: int) -> bool:
-    """Put the drain before the server's own SIGTERM handler, and say whether there is one."""
-    loop = asyncio.get_running_loop()
-    stop = signal.getsignal(signal.SIGTERM)
-    if not callable(stop):  # a test client: no server, nothing to drain
-        return False
-
-    def drain(signum: int, frame: FrameType | None) -> None:
-        if not app.state.draining:
-            app.state.draining = True
-            app.state.drain_began = monotonic()
-            loop.call_soon_threadsafe(app.state.stopping.set)
-            loop.call_soon_threadsafe(loop.call_later, drain_seconds, stop, signum, frame)
-
-    signal.signal(signal.SIGTERM, drain)
-    return True
