@@ -4,7 +4,7 @@ import asyncio
 import mmap
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from fastapi import FastAPI
@@ -61,12 +61,23 @@ def test_the_reason_of_the_last_failed_start_is_kept_until_one_succeeds(monkeypa
     assert startup_failure() == ""
 
 
+def test_each_test_client_has_a_stop_of_its_own(service: FastAPI) -> None:
+    @service.get("/wait")
+    async def wait() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(service.state.stopping.wait(), 0.01)
+
+    for _ in range(2):
+        with TestClient(service) as client:
+            assert not service.state.draining
+            assert client.get("/wait").status_code == 200
+            service.state.draining = True
+
+
 @pytest.mark.usefixtures("sigterm_handler")
 def test_sigterm_drains_first_and_then_stops() -> None:
     stopped = asyncio.Event()
     app = FastAPI()
-    app.state.draining = False
-    app.state.stopping = asyncio.Event()
 
     async def run() -> None:
         signal.signal(signal.SIGTERM, lambda _signum, _frame: stopped.set())

@@ -44,6 +44,12 @@ def startup_failure() -> str:
     return "" if has_started() else _shared[1:].rstrip(b"\0").decode(errors="replace")
 
 
+def serve(app: FastAPI) -> None:
+    """Say that nothing stops the application; the event is new, as each test client has an event loop of its own."""
+    app.state.draining = False
+    app.state.stopping = asyncio.Event()  # is set when draining begins, and before a worker is recycled
+
+
 def with_drain(lifespan: Lifespan | None, settings: OpsSettings) -> Lifespan:
     """Return a lifespan that runs `lifespan` and, on SIGTERM, goes on serving for the time of a drain before the stop.
 
@@ -56,9 +62,10 @@ def with_drain(lifespan: Lifespan | None, settings: OpsSettings) -> Lifespan:
     async def wrapped(app: FastAPI) -> AsyncIterator[Any]:
         current_default_thread_limiter().total_tokens = settings.threads
         applications.add(app)
+        serve(app)
         loop = asyncio.get_running_loop()
         task = cast(asyncio.Task[Any], asyncio.current_task())
-        stop = signal.getsignal(signal.SIGTERM)
+        stop: Any = signal.getsignal(signal.SIGTERM)
         started = serving = False
 
         def say() -> None:
