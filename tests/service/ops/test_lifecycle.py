@@ -75,6 +75,19 @@ def test_each_test_client_has_a_stop_of_its_own(service: FastAPI) -> None:
 
 
 @pytest.mark.usefixtures("sigterm_handler")
+def test_a_test_client_leaves_the_processs_own_handler_of_sigterm_alone(service: FastAPI) -> None:
+    @service.get("/replace")
+    async def replace() -> None:
+        lifecycle.replace_worker("what it needs is lost", None)
+
+    heard = []
+    signal.signal(signal.SIGTERM, lambda *arguments: heard.append(arguments))
+    with TestClient(service) as client:
+        assert client.get("/replace").status_code == 200
+    assert heard == []
+
+
+@pytest.mark.usefixtures("sigterm_handler")
 def test_sigterm_drains_first_and_then_stops() -> None:
     stopped = asyncio.Event()
     app = FastAPI()

@@ -44,6 +44,12 @@ def startup_failure() -> str:
     return "" if has_started() else _shared[1:].rstrip(b"\0").decode(errors="replace")
 
 
+def is_served() -> bool:
+    """Say whether a server waits for SIGTERM. A test client has none, and runs outside of the main thread."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread and callable(signal.getsignal(signal.SIGTERM))
+
+
 def serve(app: FastAPI) -> None:
     """Say that nothing stops the application; the event is new, as each test client has an event loop of its own."""
     app.state.draining = False
@@ -88,7 +94,7 @@ def with_drain(lifespan: Lifespan | None, settings: OpsSettings) -> Lifespan:
                 task.cancel()
             loop.call_later(app.state.drain_began + settings.drain_seconds - monotonic(), stop, signum, frame)
 
-        served = callable(stop)  # not in a test client: no server, nothing to drain
+        served = is_served()
         if served:
             signal.signal(signal.SIGTERM, drain)
         try:
@@ -120,5 +126,5 @@ def with_drain(lifespan: Lifespan | None, settings: OpsSettings) -> Lifespan:
 def replace_worker(reason: str, failure: BaseException | None) -> None:
     """Begin the drain of a worker that looks healthy and has lost what it needs: Gunicorn starts another."""
     structlog.get_logger().critical(f"{reason}, and the worker is replaced", exc_info=failure)
-    if callable(signal.getsignal(signal.SIGTERM)):  # not in a test client, which no server replaces
+    if is_served():
         signal.raise_signal(signal.SIGTERM)
