@@ -66,7 +66,7 @@ ROUTES = """
 
 async def consume(end: asyncio.Event) -> None:
     await end.wait()
-    if not app.state.draining:
+    if hasattr(app.state, "reason"):
         raise app.state.reason
 
 
@@ -480,9 +480,13 @@ def test_new_workers_after_sighup_log_by_the_services_processors(service: Servic
     assert [event["path"] for event in service.events() if event["event"] == "request"] == ["/hello/hidden"]
 
 
-def test_a_stop_that_hangs_says_so_before_it_is_killed(service: Service) -> None:
-    service.start(DRAIN_SECONDS="0", GRACEFUL_TIMEOUT="7", HANG="yes")
-    service.stop()
+@pytest.mark.parametrize("max_requests", ["0", "1"])
+def test_a_stop_that_hangs_says_so_before_it_is_killed(service: Service, max_requests: str) -> None:
+    service.start(DRAIN_SECONDS="0", GRACEFUL_TIMEOUT="7", HANG="yes", MAX_REQUESTS=max_requests, TIMEOUT="8")
+    if max_requests == "0":
+        service.stop()
+    else:
+        wait_until(lambda: "WORKER TIMEOUT" in service.log_file.read_text())
     (line,) = [event for event in service.events() if event["event"] == "the stop hangs and is killed"]
     assert (line["level"], line["waits_for"]) == ("critical", "the lifespan")
 

@@ -72,20 +72,23 @@ def with_drain(lifespan: Lifespan | None, settings: OpsSettings) -> Lifespan:
         loop = asyncio.get_running_loop()
         task = cast(asyncio.Task[Any], asyncio.current_task())
         stop: Any = signal.getsignal(signal.SIGTERM)
-        started = serving = False
+        started = serving = ended = False
+
+        def watch() -> None:  # in a thread: the event loop may be blocked
+            timer = threading.Timer(settings.graceful_timeout - ORDER, say)
+            timer.daemon = True
+            timer.start()
 
         def say() -> None:
             waits_for = "requests" if serving else "the lifespan" if started else "the start of the lifespan"
-            log.critical("the stop hangs and is killed", waits_for=waits_for)
-
-        watch = threading.Timer(settings.graceful_timeout - ORDER, say)  # a thread: the event loop may be blocked
-        watch.daemon = True
+            if not ended:
+                log.critical("the stop hangs and is killed", waits_for=waits_for)
 
         def drain(signum: int, frame: FrameType | None) -> None:
             if not app.state.draining:
                 app.state.draining = True
                 app.state.drain_began = monotonic()
-                watch.start()
+                watch()
                 loop.call_soon_threadsafe(begin_stop, signum, frame)
 
         def begin_stop(signum: int, frame: FrameType | None) -> None:
@@ -104,7 +107,9 @@ def with_drain(lifespan: Lifespan | None, settings: OpsSettings) -> Lifespan:
                 started = serving = True
                 yield state
                 serving = False
-            watch.cancel()
+                if served and not app.state.draining:  # this worker is recycled
+                    watch()
+            ended = True
         except BaseException as error:  # such as that of a task group whose task has failed, or has called sys.exit()
             if app.state.draining and not started:
                 log.info("stopped during the start", exc_info=error)
