@@ -8,7 +8,7 @@ from pathlib import Path
 from my_service.models import Job, Note
 from my_service.ops import jobs
 from my_service.settings import get_settings
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.typing import EventDict
 
@@ -54,7 +54,14 @@ async def slow(session: AsyncSession) -> None:
     await session.execute(text("SELECT pg_sleep(6)"))
 
 
-JOBS: dict[str, jobs.Job] = {"ledger": ledger, "fail": fail, "cancelled": cancelled, "nightly": nightly, "slow": slow}
+async def many(session: AsyncSession) -> None:
+    """Save many notes by the first statement of the transaction, and then its limit."""
+    await session.execute(insert(Note), [{"text": "1"}, {"text": "2"}])
+    session.add(Note(text=await session.scalar(text("SELECT current_setting('statement_timeout')"))))
+
+
+EVERY = (ledger, fail, cancelled, nightly, slow, many)
+JOBS: dict[str, jobs.Job] = {job.__name__: job for job in EVERY}
 
 
 def mark(_logger: object, _level: str, event: EventDict) -> EventDict:

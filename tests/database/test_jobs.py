@@ -258,6 +258,12 @@ def test_a_job_that_a_worker_does_not_know_waits_for_another_worker(server: Serv
     assert notes(server) == ["job 1", "nightly"]
 
 
+def test_the_first_statement_of_a_job_may_take_many_rows(server: Server, running: Worker) -> None:
+    add(server, "many")
+    wait_until(lambda: is_done(server))
+    assert notes(server) == ["1", "2", "5s"]
+
+
 def test_a_job_that_takes_too_long_is_ended(server: Server, running: Worker) -> None:
     add(server, "ledger", '{"number": 1, "seconds": 60}')
     wait_until(lambda: server.sql("SELECT error FROM jobs") == "TimeoutError()")
@@ -310,7 +316,7 @@ def test_a_schedule_does_one_job_and_ends_with_its_exit_code(server: Server, wor
     worker.start("nothing")
     assert worker.process.wait(30) == 2
     (line,) = worker.said("name one job, or none")
-    assert line["jobs"] == ["cancelled", "fail", "ledger", "nightly", "slow"]
+    assert line["jobs"] == ["cancelled", "fail", "ledger", "many", "nightly", "slow"]
 
     for number, name in enumerate(("fail", "cancelled"), 1):
         worker.start(name)

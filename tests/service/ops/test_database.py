@@ -20,7 +20,7 @@ from my_service.ops import iam, migrate
 from my_service.ops.app import create_app
 from my_service.ops.database import Session, Sessions, create_engine, get_sessions, is_away
 from my_service.ops.settings import OpsSettings
-from sqlalchemy import BigInteger, ForeignKey, Text, exc, func, select, text
+from sqlalchemy import BigInteger, Executable, ForeignKey, Insert, Text, exc, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -257,6 +257,44 @@ def test_after_a_conflict_in_a_savepoint_the_route_goes_on(things: TestClient) -
 def test_a_websocket_has_a_session_and_makes_others(things: TestClient) -> None:
     with things.websocket_connect("/things") as socket:
         assert [socket.receive_json(), socket.receive_json()] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        insert(Thing),
+        update(Thing),
+        text("UPDATE things SET name = :name WHERE id = :id"),
+    ],
+)
+def test_the_first_statement_of_a_transaction_may_take_many_rows(
+    own_database: OpsSettings, statement: Executable
+) -> None:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with get_sessions(app).begin() as session:
+            await session.run_sync(lambda sync: Row.metadata.create_all(sync.connection()))
+            if not isinstance(statement, Insert):
+                session.add_all([Thing(id=1, name="1"), Thing(id=2, name="2")])
+        yield
+
+    app = create_app(OpsSettings(environment="test"), lifespan)
+
+    @app.post("/things")
+    async def save(names: list[str], session: Session) -> list[str]:
+        await session.execute(statement, [{"id": number, "name": name} for number, name in enumerate(names, 1)])
+        limits = ("statement_timeout", "idle_in_transaction_session_timeout", "timezone")
+        return [await session.scalar(text(f"SELECT current_setting('{limit}')")) for limit in limits]
+
+    @app.get("/things")
+    async def names(session: Session) -> list[str]:
+        return [*await session.scalars(select(Thing.name).order_by(Thing.id))]
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.post("/things", json=["Ada", "Ada"]).status_code == 409
+        saved = client.post("/things", json=["Ada", "Grace"])
+        assert (saved.status_code, saved.json()) == (200, ["5s", "1min", "UTC"])
+        assert client.get("/things").json() == ["Ada", "Grace"]
 
 
 def test_an_application_that_has_not_been_started_says_so(app: FastAPI) -> None:

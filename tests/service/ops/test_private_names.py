@@ -25,7 +25,10 @@ KNOWN = {
         "Connection._start_query",
         "Connection.notifies",
         "Connection.wait",
+        "_exec_command",
         "_get_tx_start_command",
+        "_pipeline",
+        "_sync_gen",
         "_try_cancel",
     },
     "uvicorn": {
