@@ -14,6 +14,7 @@ from typing import Any, Self
 import pytest
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import CorruptRecordException, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from aiokafka.protocol.group import JoinGroupRequest
 from fastapi import FastAPI
@@ -22,7 +23,7 @@ from my_service import events
 from my_service.ops import broker, consumer
 from my_service.ops.app import create_app
 from my_service.ops.broker import MskToken, connection
-from my_service.ops.kafka import Subscription, publish, with_kafka
+from my_service.ops.kafka import KafkaAwayError, Subscription, publish, with_kafka
 from my_service.ops.logging import request_id
 from my_service.ops.messages import Messages
 from my_service.ops.settings import OpsSettings
@@ -620,3 +621,45 @@ def test_msk_is_logged_in_to_by_role_and_the_loop_goes_on(monkeypatch: pytest.Mo
     assert "AKIAEXAMPLE" in url
     assert threads != [threading.main_thread()]
     assert len(threads) == 1
+
+
+def test_credentials_that_are_away_for_a_while_end_no_client(
+    app: FastAPI, brokers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled: list[int] = []
+
+    def has_credentials(has: bool) -> None:
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE") if has else monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+
+    async def ask_for_a_token(self: AIOKafkaConnection) -> None:
+        await self.authenticator_oauth().step(None)  # the cluster knows no login
+
+    def without_tls(chosen: OpsSettings) -> dict[str, Any]:
+        return connection(chosen) | {"security_protocol": "SASL_PLAINTEXT", "ssl_context": None}
+
+    async def handle(number: Number, _app: FastAPI) -> None:
+        handled.append(number.value)
+
+    async def run() -> None:
+        subscribed = [Subscription("blip", Number, handle)]
+        async with with_kafka(None, settings(brokers, "blip", use_msk_iam=True), subscribed)(app):
+            await publish(app, "blip", Number(value=1))
+            await until(lambda: handled == [1])
+            has_credentials(False)
+            for each in app.state.producer.client.client._conns.values():
+                each.close()  # as when it has been idle
+            monkeypatch.setattr(broker, "PUBLISH_SECONDS", 2)
+            with pytest.raises(KafkaAwayError):
+                await publish(app, "blip", Number(value=2))
+            has_credentials(True)
+            monkeypatch.setattr(broker, "PUBLISH_SECONDS", 30)
+            await publish(app, "blip", Number(value=3))
+            await until(lambda: 3 in handled)
+
+    has_credentials(True)
+    monkeypatch.setattr(AIOKafkaConnection, "_do_sasl_handshake", ask_for_a_token)
+    for module in (broker, consumer):
+        monkeypatch.setattr(module, "connection", without_tls)
+    asyncio.run(run())
