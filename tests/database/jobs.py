@@ -60,7 +60,14 @@ async def many(session: AsyncSession) -> None:
     session.add(Note(text=await session.scalar(text("SELECT current_setting('statement_timeout')"))))
 
 
-EVERY = (ledger, fail, cancelled, nightly, slow, many)
+async def parts(session: AsyncSession) -> None:
+    """Commit in the middle."""
+    session.add(Note(text="part 1"))
+    await session.commit()
+    session.add(Note(text="part 2"))
+
+
+EVERY = (ledger, fail, cancelled, nightly, slow, many, parts)
 JOBS: dict[str, jobs.Job] = {job.__name__: job for job in EVERY}
 
 

@@ -264,6 +264,15 @@ def test_the_first_statement_of_a_job_may_take_many_rows(server: Server, running
     assert notes(server) == ["1", "2", "5s"]
 
 
+def test_a_job_may_commit_in_parts_and_ends_at_its_first_attempt(server: Server, worker: Worker) -> None:
+    worker.start("parts")
+    assert worker.process.wait(30) == 0
+    add(server, "parts")
+    worker.start()
+    wait_until(lambda: is_done(server))
+    assert notes(server) == ["part 1", "part 1", "part 2", "part 2"]
+
+
 def test_a_job_that_takes_too_long_is_ended(server: Server, running: Worker) -> None:
     add(server, "ledger", '{"number": 1, "seconds": 60}')
     wait_until(lambda: server.sql("SELECT error FROM jobs") == "TimeoutError()")
@@ -316,7 +325,7 @@ def test_a_schedule_does_one_job_and_ends_with_its_exit_code(server: Server, wor
     worker.start("nothing")
     assert worker.process.wait(30) == 2
     (line,) = worker.said("name one job, or none")
-    assert line["jobs"] == ["cancelled", "fail", "ledger", "many", "nightly", "slow"]
+    assert line["jobs"] == ["cancelled", "fail", "ledger", "many", "nightly", "parts", "slow"]
 
     for number, name in enumerate(("fail", "cancelled"), 1):
         worker.start(name)
