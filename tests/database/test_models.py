@@ -2,15 +2,16 @@
 
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.database.cluster import Server
 from tests.database.conftest import DOCUMENT
-from tests.database.test_branches import VERSIONS, Clone, clone
+from tests.database.test_branches import VERSIONS, Clone, clone, database
 from tests.support.commands import edit
 from tests.support.documents import blocks
 
-__all__ = ["clone"]  # a fixture
+__all__ = ["clone", "database"]  # fixtures
 MIGRATION = '''\
 """{revision}"""
 
@@ -157,3 +158,25 @@ def test_migrations_from_before_the_template_are_not_judged_and_later_ones_are(c
     write(clone, "d", "c", f'{locks}\nop.execute("DROP INDEX old_made")')
     failed = re.findall(r"^FAILED .*::(\w+\[\w+\])", clone.lint().stdout, re.MULTILINE)
     assert failed == ["test_a_migration_is_safe_while_the_service_runs[d]"]
+
+
+def test_a_default_that_does_not_fit_the_old_type_is_written_into_the_migration(
+    clone: Clone, database: Callable[[str], str]
+) -> None:
+    models = clone.path / "src/my_service/models.py"
+    edit(models, "import BigInteger,", "import BigInteger, Enum, Integer,")
+    before = models.read_text()
+    models.write_text(
+        before
+        + """    kind: Mapped[str] = mapped_column(Enum("A", "B", name="kind"), server_default="B")
+    size: Mapped[int] = mapped_column(Integer, server_default="1")
+"""
+    )
+    make = """\
+op.execute("CREATE TYPE kind AS ENUM ('A')")
+op.execute("ALTER TABLE notes ADD kind kind NOT NULL DEFAULT 'A', ADD size text NOT NULL DEFAULT 'small'")
+"""
+    write(clone, "0002", "0001", make)
+    clone.done(database("defaults"), "--new", "defaults")
+    (written,) = (clone.path / VERSIONS).glob("*_defaults.py")
+    assert re.findall(r"server_default='(\w+)'", written.read_text()) == ["B", "1"]
