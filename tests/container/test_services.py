@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import urllib.request
+from urllib.error import HTTPError
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,8 @@ def test_the_first_day_with_a_database_events_and_a_worker(repository: Path) -> 
     assert "The service is healthy" in run("make", "up", cwd=repository).stdout
     assert ask("/notes", {"text": "buy milk"})["text"] == "buy milk"
 
+    with pytest.raises(HTTPError, match="422"):
+        ask("/reminders", {"text": "\0"})
     ask("/reminders", {"text": "buy bread"})
     wait_until(lambda: [note["text"] for note in ask("/notes")] == ["buy milk", "buy bread"])
     assert sql(repository, "SELECT count(*) FROM jobs") == "0"
