@@ -143,6 +143,13 @@ def test_two_branches_write_ids_of_their_own_and_are_refused_until_they_are_merg
     assert not lint.returncode, lint.stdout
 
 
+def test_any_name_gives_a_migration_that_runs(clone: Clone, database: Callable[[str], str]) -> None:
+    service = database("named")
+    for name in ('say "hello"', "a path\\"):
+        clone.done(service, "--new", name)
+    clone.done(service)
+
+
 def test_of_two_migrations_with_one_id_none_is_skipped(clone: Clone, database: Callable[[str], str]) -> None:
     for name in ("title", "author"):
         file = clone.write(f"0002_{name}.py", "0002", "0001", name)
