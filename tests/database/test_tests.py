@@ -102,7 +102,7 @@ def test_a_server_of_the_developers_keeps_its_data_and_nothing_else(
     try:
         wait_until((tmp_path / "other").exists, 120)
         (name,) = server.sql(LEFT).split(",")  # that of the killed run is gone
-        tested = start(repository, tests, **developers)
+        tested = start(repository, tests, **developers | {"DATABASE_NAME": "postgres"})  # those of another service
         said, _ = tested.communicate(timeout=120)
         assert tested.returncode == 0, said
         assert server.sql(LEFT) == name  # that of a run which goes on is not
