@@ -180,3 +180,15 @@ op.execute("ALTER TABLE notes ADD kind kind NOT NULL DEFAULT 'A', ADD size text 
     clone.done(database("defaults"), "--new", "defaults")
     (written,) = (clone.path / VERSIONS).glob("*_defaults.py")
     assert re.findall(r"server_default='(\w+)'", written.read_text()) == ["B", "1"]
+
+
+def test_older_migrations_of_many_merged_branches_are_found_at_once(clone: Clone) -> None:
+    last = "0001"
+    for number in range(40):
+        write(clone, f"{number}a", last, "pass", unsafe=None)
+        write(clone, f"{number}b", last, "pass", unsafe=None)
+        last = f"{number}c"
+        path = write(clone, last, None, "pass", unsafe=None)
+        edit(path, "down_revision = None", f'down_revision = ("{number}a", "{number}b")')
+    edit(clone.path / VERSIONS / "0001_notes.py", '\nunsafe = ""', "")
+    assert not differences(clone)
