@@ -192,3 +192,55 @@ def test_older_migrations_of_many_merged_branches_are_found_at_once(clone: Clone
         edit(path, "down_revision = None", f'down_revision = ("{number}a", "{number}b")')
     edit(clone.path / VERSIONS / "0001_notes.py", '\nunsafe = ""', "")
     assert not differences(clone)
+
+
+def test_a_view_and_a_foreign_key_to_a_partitioned_table_are_no_differences(clone: Clone) -> None:
+    models = clone.path / "src/my_service/models.py"
+    edit(models, "import BigInteger,", "import BigInteger, ForeignKey,")
+    models.write_text(
+        models.read_text()
+        + '''
+
+class Count(Base):
+    """A view."""
+
+    __tablename__ = "counts"
+    __table_args__ = {"info": {"is_view": True}}
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+
+
+class Part(Base):
+    """A table in partitions."""
+
+    __tablename__ = "parts"
+    __table_args__ = {"postgresql_partition_by": "RANGE (id)"}
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
+class Use(Base):
+    """One that refers to it."""
+
+    __tablename__ = "uses"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    part: Mapped[int] = mapped_column(ForeignKey("parts.id"))
+'''
+    )
+    edit(
+        clone.path / "src/my_service/migrations/env.py",
+        "\nrun()",
+        """
+OTHERS = {"parts_first", "fk_uses_part_parts_1"}  # of the partition
+run(include_object=lambda each, name, *_: not each.info.get("is_view") and name not in OTHERS)""",
+    )
+    make = """\
+op.execute("CREATE VIEW counts AS SELECT count(*) AS id FROM notes")
+op.execute("CREATE TABLE parts (id bigint CONSTRAINT pk_parts PRIMARY KEY) PARTITION BY RANGE (id)")
+op.execute("CREATE TABLE parts_first PARTITION OF parts FOR VALUES FROM (0) TO (1)")
+op.execute("CREATE TABLE uses (id bigint CONSTRAINT pk_uses PRIMARY KEY, part bigint NOT NULL)")
+op.execute("ALTER TABLE uses ADD CONSTRAINT fk_uses_part_parts FOREIGN KEY (part) REFERENCES parts")
+"""
+    write(clone, "0002", "0001", make, 'op.execute("DROP TABLE uses, parts")\nop.execute("DROP VIEW counts")', "new")
+    assert not differences(clone)
