@@ -244,3 +244,18 @@ op.execute("ALTER TABLE uses ADD CONSTRAINT fk_uses_part_parts FOREIGN KEY (part
 """
     write(clone, "0002", "0001", make, 'op.execute("DROP TABLE uses, parts")\nop.execute("DROP VIEW counts")', "new")
     assert not differences(clone)
+
+
+def test_a_migration_that_reads_is_told_what_to_do(clone: Clone) -> None:
+    imports = "from sqlalchemy import orm, text\n"
+    files = [
+        write(clone, "0002", "0001", imports + 'op.get_bind().scalar(text("SELECT 1"))'),
+        write(clone, "0003", "0002", imports + 'orm.Session(op.get_bind()).scalar(text("SELECT 1"))'),
+        write(clone, "0004", "0003", imports + '[row for row in op.get_bind().execute(text("SELECT 1"))]'),
+    ]
+    lint = clone.lint().stdout
+    assert len(re.findall("^FAILED ", lint, re.MULTILINE)) == len(files)
+    for file in files:
+        assert f"{file} reads the database, so its SQL cannot be written down" in lint
+        edit(file, "unsafe = ''", "unsafe = 'it reads one row'")
+    assert not differences(clone)
