@@ -5,10 +5,10 @@ import os
 import re
 import shutil
 import urllib.request
-from urllib.error import HTTPError
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
