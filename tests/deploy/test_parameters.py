@@ -2,6 +2,7 @@
 
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,10 +57,10 @@ def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudFormation]:
         yield made
 
 
-def deploy(operated: Operated, *lines: str) -> tuple[int, str]:
+def deploy(operated: Operated, *lines: str, **env: str) -> tuple[int, str]:
     """Deploy with these lines in the environment's file; return the exit code and what was said."""
     (operated.path / "deploy/qa-2.parameters").write_text("\n".join((PARAMETERS, *lines)))
-    done = operated.run("deploy", "qa-2", NEW)
+    done = operated.run("deploy", "qa-2", NEW, **env)
     return done.returncode, done.stderr
 
 
@@ -144,10 +145,14 @@ def test_it_says_what_is_true_of_a_busy_stack(
 ) -> None:
     assert deploy(operated)[0] == 0
     made = cloudformation.stacks[NAME]
+    busy = f"The stack {NAME} is busy (UPDATE_IN_PROGRESS). To stop it: "
     made.status = "UPDATE_IN_PROGRESS"
-    code, said = deploy(operated)
+    code, said = deploy(operated, WAIT_SECONDS="1")
     assert code != 0
-    assert f"The stack {NAME} is busy (UPDATE_IN_PROGRESS)." in said
+    assert busy in said
+    threading.Timer(5, lambda: setattr(made, "status", "UPDATE_COMPLETE")).start()
+    code, waited = deploy(operated)
+    assert (code, waited.count(f"Waiting. {busy}")) == (0, 1)
     # Another deployment begins after the script has looked.
     made.status = "UPDATE_COMPLETE"
     cloudformation.taken = True
