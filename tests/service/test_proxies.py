@@ -92,6 +92,7 @@ HAPROXY = """\
 defaults
   mode http
   timeout connect 5s
+  timeout check 2s  # else that of `inter`, which a busy machine may need for an answer
   timeout client 50s
   timeout server 50s
   timeout tunnel 1h
