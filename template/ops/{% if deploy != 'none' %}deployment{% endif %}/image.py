@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,11 @@ def file_of(commit: str, name: str) -> str:
         print(f"This clone does not know commit {commit}, and takes its own {name}.", file=sys.stderr)
     if found.returncode or found.stdout == (ROOT / name).read_bytes():
         return name
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder)
-    (folder / Path(name).name).write_bytes(found.stdout)
+    copy = Path(tempfile.mkdtemp(), Path(name).name)
+    atexit.register(shutil.rmtree, copy.parent)
+    copy.write_bytes(found.stdout)
     print(f"Taking {name} of commit {commit}, which differs from this one's.", file=sys.stderr)
-    return str(folder / Path(name).name)
+    return str(copy)
 
 
 def check() -> None:
@@ -137,6 +138,7 @@ def look_up(commit: str) -> str:
     return digest.strip('"')
 
 
+@cache
 def processor(image: str) -> str:
     """Return what an image in the registry runs on, in ECS's word for it, or "" if that cannot be known."""
     command = ("docker", "buildx", "imagetools", "inspect", image, "--format", "{{json .Image}}")
